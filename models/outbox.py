@@ -1,0 +1,145 @@
+"""The transactional outbox: the only way anything is published.
+
+`append` writes a row in the caller's transaction; a relay (ours or Debezium) turns rows into Kafka records.
+Rows are inserted and deleted, never updated.
+"""
+
+from __future__ import annotations
+
+import zlib
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import CheckConstraint, Identity, Index, LargeBinary, SmallInteger, Text, func, select, text
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy.orm import Mapped, mapped_column
+
+from models.database import Base
+from models.errors import PayloadTooLarge
+from schemas.codec import encode
+from schemas.records import Record
+from schemas.registry import EVENTS
+
+LANES = 32
+PAYLOAD_BYTES_MAX = 900_000  #: below the broker's message.max.bytes, headers included
+
+
+class OutboxEvent(Base):
+    """A record on its way to Kafka. Debezium's EventRouter reads this table as it stands."""
+
+    __tablename__ = "outbox_events"
+    __table_args__ = (Index(None, "lane", "seq"), Index(None, "aggregatetype", "aggregateid", "seq"))
+
+    seq: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    id: Mapped[UUID] = mapped_column(unique=True)
+    aggregatetype: Mapped[str] = mapped_column(Text, comment="the topic, without its prefix")
+    aggregateid: Mapped[str] = mapped_column(Text, comment="the record's key")
+    type: Mapped[str] = mapped_column(Text)
+    payload: Mapped[bytes] = mapped_column(LargeBinary, comment="Avro, single-object encoding")
+    lane: Mapped[int] = mapped_column(SmallInteger)
+    headers: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
+    occurred_at: Mapped[datetime] = mapped_column(comment="logical time")
+    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp(), comment="wall time")
+
+
+class OutboxArchive(Base):
+    """What was published; a partition a day, dropped after 30 days."""
+
+    __tablename__ = "outbox_archive"
+    __table_args__ = (
+        Index(None, "aggregatetype", "aggregateid", "seq"),
+        {"postgresql_partition_by": "RANGE (published_at)"},
+    )
+
+    seq: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    published_at: Mapped[datetime] = mapped_column(primary_key=True)
+    id: Mapped[UUID]
+    aggregatetype: Mapped[str] = mapped_column(Text)
+    aggregateid: Mapped[str] = mapped_column(Text)
+    type: Mapped[str] = mapped_column(Text)
+    payload: Mapped[bytes] = mapped_column(LargeBinary)
+    lane: Mapped[int] = mapped_column(SmallInteger)
+    headers: Mapped[dict[str, Any]]
+    occurred_at: Mapped[datetime]
+    created_at: Mapped[datetime]
+
+
+class OutboxLane(Base):
+    """A lane is claimed by locking its row; `lane = hash(aggregateid) mod 32`."""
+
+    __tablename__ = "outbox_lanes"
+
+    lane: Mapped[int] = mapped_column(SmallInteger, primary_key=True)
+
+
+class OutboxFailure(Base):
+    """A row that the broker refused; its aggregate waits behind it."""
+
+    __tablename__ = "outbox_failures"
+    __table_args__ = (CheckConstraint("attempts > 0", name="attempts"),)
+
+    seq: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    aggregatetype: Mapped[str] = mapped_column(Text)
+    aggregateid: Mapped[str] = mapped_column(Text)
+    attempts: Mapped[int] = mapped_column(SmallInteger)
+    last_error: Mapped[str] = mapped_column(Text)
+    next_attempt_at: Mapped[datetime]
+
+
+def lane_of(aggregateid: str) -> int:
+    """The lane an aggregate's rows travel in."""
+    return zlib.crc32(aggregateid.encode()) % LANES
+
+
+def lock_key(aggregatetype: str, aggregateid: str) -> int:
+    """The advisory lock of an aggregate, a signed 64-bit number."""
+    name = f"{aggregatetype}\0{aggregateid}".encode()
+    unsigned = zlib.crc32(name) << 32 | zlib.crc32(name[::-1], 0x5BD1)
+    return unsigned - (1 << 64) if unsigned >= 1 << 63 else unsigned
+
+
+async def lock_aggregate(
+    tx: AsyncSession | AsyncConnection, aggregatetype: str, aggregateid: str, *, shared: bool = False
+) -> None:
+    """Hold the aggregate's lock until the transaction ends."""
+    lock = func.pg_advisory_xact_lock_shared if shared else func.pg_advisory_xact_lock
+    await tx.execute(select(lock(lock_key(aggregatetype, aggregateid))))
+
+
+async def append(
+    tx: AsyncSession | AsyncConnection,
+    record: Record,
+    *,
+    shared: bool = False,
+    traceparent: str | None = None,
+) -> None:
+    """Publish `record` when the transaction commits.
+
+    Takes the aggregate's lock first, so that the order of `seq` is the order of commits within an aggregate
+    (`shared`: batches of ad events, whose order among themselves does not matter; ticks are exclusive).
+    Raises ValueError for a type that is not registered or a payload that does not fit its schema, and
+    PayloadTooLarge over PAYLOAD_BYTES_MAX: the request fails, not the relay.
+    """
+    event = EVENTS[record.event_type]
+    key = event.key(record)
+    payload = encode(record)
+    if len(payload) > PAYLOAD_BYTES_MAX:
+        raise PayloadTooLarge(f"{record.event_type} has {len(payload)} bytes, the limit is {PAYLOAD_BYTES_MAX}")
+    await lock_aggregate(tx, event.aggregatetype, key, shared=shared)
+    headers = {"schema": event.schema_name}
+    if traceparent:
+        headers["traceparent"] = traceparent
+    await tx.execute(
+        insert(OutboxEvent).values(
+            id=record.event_id,
+            aggregatetype=event.aggregatetype,
+            aggregateid=key,
+            type=record.event_type,
+            payload=payload,
+            lane=lane_of(key),
+            headers=headers,
+            occurred_at=record.occurred_at,
+        )
+    )
