@@ -50,9 +50,7 @@ def _packing(code: str, count: int) -> struct.Struct:
     return struct.Struct("<" + "16s" * count if code == "16s" else f"<{count}{code}")
 
 
-def pack(
-    events: Sequence[AdEvent], *, event_id: UUID, shard: int, occurred_at: datetime, actor: str
-) -> AdEvents:
+def pack(events: Sequence[AdEvent], *, event_id: UUID, shard: int, occurred_at: datetime, actor: str) -> AdEvents:
     """A record of up to 65,535 events of one shard."""
     count = len(events)
     ads = {ad_id: None for ad_id in (event.ad_id for event in events)}

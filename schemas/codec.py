@@ -130,4 +130,3 @@ def _nested_records() -> dict[Any, dict[str, Any]]:
 
 
 _NESTED: Final = _nested_records()
-

@@ -1,6 +1,6 @@
 """Writes records.py from events/*.avsc: the schemas are the one source of truth, `--check` finds drift.
 
-    python -m schemas.generate [--check]
+python -m schemas.generate [--check]
 """
 
 from __future__ import annotations

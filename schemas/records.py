@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Protocol
 from uuid import UUID
@@ -73,13 +73,13 @@ class AdEvents:
     event_type: str = "ad_events"
     version: int = 1
     tick_us: int | None = None
-    ads: bytes = b''
-    jti: bytes = b''
-    ad: bytes = b''
-    kind: bytes = b''
-    iat_s: bytes = b''
-    exp_s: bytes = b''
-    cost_micros: bytes = b''
+    ads: bytes = b""
+    jti: bytes = b""
+    ad: bytes = b""
+    kind: bytes = b""
+    iat_s: bytes = b""
+    exp_s: bytes = b""
+    cost_micros: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,114 @@
+"""Ads: kinds, status machine, arithmetic of money, minutes and days, candidate order. Pure."""
+
+from __future__ import annotations
+
+import zlib
+from datetime import UTC, date, datetime, timedelta
+from enum import StrEnum
+from hashlib import sha256
+from uuid import UUID
+
+from models.errors import StateConflict
+
+MICROS_PER_CENT = 10_000
+MICROS_PER_CPM_CENT = 10  #: one impression of a bid of 1 cent per thousand
+DAY_S = 86_400
+MINUTE_S = 60
+CANDIDATES_MAX = 8  #: how many ads one serve offers to the gate
+
+
+class BillingModel(StrEnum):
+    CPM = "cpm"
+
+
+class Placement(StrEnum):
+    HOME = "home"
+    CATEGORY = "category"
+    SEARCH = "search"
+
+
+class TargetType(StrEnum):
+    STORE = "store"
+    PRODUCT = "product"
+
+
+class AdStatus(StrEnum):
+    DRAFT = "draft"
+    ACTIVE = "active"
+    PAUSED = "paused"
+    ARCHIVED = "archived"
+
+
+class EventKind(StrEnum):
+    IMPRESSION = "impression"
+    CLICK = "click"
+
+
+class NoAdReason(StrEnum):
+    """Why a serve has no ad."""
+
+    NO_CANDIDATES = "no_candidates"
+    BUDGET_EXHAUSTED = "budget_exhausted"
+    GATE_CLOSED = "gate_closed"
+
+
+TRANSITIONS: dict[AdStatus, frozenset[AdStatus]] = {
+    AdStatus.DRAFT: frozenset({AdStatus.ACTIVE, AdStatus.ARCHIVED}),
+    AdStatus.ACTIVE: frozenset({AdStatus.PAUSED, AdStatus.ARCHIVED}),
+    AdStatus.PAUSED: frozenset({AdStatus.ACTIVE, AdStatus.ARCHIVED}),
+    AdStatus.ARCHIVED: frozenset(),
+}
+
+
+def next_status(current: AdStatus, wanted: AdStatus) -> AdStatus:
+    """`wanted`, when it is where the ad already is or may go; StateConflict otherwise."""
+    if wanted is not current and wanted not in TRANSITIONS[current]:
+        raise StateConflict(current=current, action=f"changing to {wanted}")
+    return wanted
+
+
+def shard_of(ad_id: UUID, shards: int) -> int:
+    """The shard that an ad's events travel in."""
+    return zlib.crc32(ad_id.bytes) % shards
+
+
+def impression_cost_micros(bid_cpm_cents: int) -> int:
+    """What one impression costs."""
+    return bid_cpm_cents * MICROS_PER_CPM_CENT
+
+
+def budget_micros(daily_budget_cents: int) -> int:
+    """A daily budget as the gate counts."""
+    return daily_budget_cents * MICROS_PER_CENT
+
+
+def charge_cents(spend_micros: int) -> int:
+    """Micros as cents, rounded half to even, once."""
+    cents, rest = divmod(spend_micros, MICROS_PER_CENT)
+    half = MICROS_PER_CENT // 2
+    return cents + (rest > half or (rest == half and cents % 2 == 1))
+
+
+def day_of(epoch_s: int) -> date:
+    """The UTC day of a time in seconds."""
+    return datetime.fromtimestamp(epoch_s, UTC).date()
+
+
+def day_number(day: date) -> int:
+    """Days since 1970-01-01."""
+    return (day - date(1970, 1, 1)).days
+
+
+def day_from_number(number: int) -> date:
+    """The day that is `number` days after 1970-01-01."""
+    return date(1970, 1, 1) + timedelta(days=number)
+
+
+def day_closes_at_us(number: int, *, token_ttl_s: int, skew_s: int) -> int:
+    """The watermark (logical microseconds) at which a shard closes day `number`."""
+    return ((number + 1) * DAY_S + token_ttl_s + skew_s) * 1_000_000
+
+
+def turn(ad_id: UUID, minute: int) -> bytes:
+    """What orders equal bids: SHA-256 of the ad's id and the UTC minute (minutes since 1970)."""
+    return sha256(f"{ad_id}{minute}".encode()).digest()

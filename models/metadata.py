@@ -1,0 +1,12 @@
+"""All tables in one place, for Alembic."""
+
+from models import audit, clock, dead_letters, inbox, outbox
+from models.ads import tables as ads
+from models.billing import tables as billing
+from models.database import Base
+from models.identity import tables as identity
+from models.stores import tables as stores
+
+metadata = Base.metadata
+
+__all__ = ["ads", "audit", "billing", "clock", "dead_letters", "identity", "inbox", "metadata", "outbox", "stores"]
