@@ -1,0 +1,65 @@
+# Everything a developer or CI does. Each target does the set-up that it needs first; done set-up takes no time.
+SHELL := /bin/bash
+.ONESHELL:
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= $(shell for p in python3.12 python3.11 python3.13 python3.14 python3; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+CODE := api models schemas streams agents ops
+PYTEST ?= $(BIN)/pytest
+ARGS ?=
+
+.PHONY: help setup demo test lint bench test-debezium
+
+help:
+	@echo "make demo           set up, start everything, replay a marketplace week, check every number"
+	echo "make setup          .venv with the packstream command, jars and caches; nothing outside this checkout"
+	echo "make test           the whole suite (ARGS='-k name' for a part of it)"
+	echo "make lint           ruff, mypy, import contracts, event schemas, migrations against models"
+	echo "make bench          the benchmarks, ratios printed"
+	echo "make test-debezium  the relay's contract, on Debezium"
+
+.venv/.made:
+	@if [ -z "$(PYTHON)" ]; then echo "setup: Python 3.11 or newer is needed: install it, or set PYTHON" >&2; exit 1; fi
+	echo "setup: making .venv with $(PYTHON)"
+	rm -rf .venv
+	$(PYTHON) -m venv .venv || { echo "setup: $(PYTHON) cannot make a venv: install its venv package (Debian: python3-venv)" >&2; exit 1; }
+	touch $@
+
+# uv comes through pip at the version and hashes of the lock; the rest comes through uv.
+.venv/.synced: .venv/.made requirements.lock pyproject.toml
+	@echo "setup: installing what requirements.lock pins"
+	if [ ! -x $(BIN)/uv ]; then
+	  sed -n '/^uv==/,/^[^ ]*[^\\]$$/p' requirements.lock > .venv/uv.lock
+	  $(BIN)/python -m pip install --quiet --require-hashes --no-deps -r .venv/uv.lock
+	fi
+	export VIRTUAL_ENV=$(CURDIR)/.venv
+	$(BIN)/uv pip sync --quiet --require-hashes requirements.lock
+	$(BIN)/uv pip install --quiet --no-deps --no-build-isolation --config-settings editable_mode=compat -e .
+	touch $@
+
+setup: .venv/.synced
+	@$(BIN)/python -m ops.stack.install
+
+demo: setup
+	@$(BIN)/packstream demo $(ARGS)
+
+test: setup
+	@$(PYTEST) -m "not debezium and not browser" $(ARGS)
+
+lint: setup
+	@$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy $(CODE)
+	$(BIN)/lint-imports
+	$(BIN)/python -m schemas.check
+	$(BIN)/python -m ops.lint.migrations
+
+bench: setup
+	@$(BIN)/packstream bench all $(ARGS)
+
+test-debezium: setup
+	@$(BIN)/python -m ops.stack.install debezium
+	$(PYTEST) -m debezium $(ARGS)

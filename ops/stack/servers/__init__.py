@@ -1,0 +1,1 @@
+"""Entry points of the local stack's parts that run in Python."""
