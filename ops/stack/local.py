@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,14 +13,13 @@ from ops.stack.errors import PartMissing, StackError
 from ops.stack.parts import PARTS
 from ops.stack.paths import DataDir
 from ops.stack.ports import PortBook
-from ops.stack.processes import Records
+from ops.stack.processes import SUPERVISOR, Records
 from ops.stack.units import Site, Unit, start, stop, wait_ready
-
-SUPERVISOR = "up"
-"""The record of a running `packstream up`."""
 
 API_PORT = "PORT"
 """Chosen with the parts' ports, so that the fake GCS knows where to push."""
+
+SUPERVISOR_STOP_S = 30.0
 
 Say = Callable[[str], None]
 
@@ -157,7 +157,7 @@ async def stack_down(data: DataDir, names: Iterable[str]) -> list[str]:
 def _stop_supervisor(data: DataDir) -> None:
     """End a running `packstream up`, which takes everything that it started with it."""
     running = records(data).living(SUPERVISOR)
-    if running and running.signal(15) and not running.wait_gone(30):
+    if running and running.signal(signal.SIGTERM) and not running.wait_gone(SUPERVISOR_STOP_S):
         raise StackError(f"`packstream up` (pid {running.pid}) does not end: see {data.logs}")
 
 

@@ -22,6 +22,9 @@ from ops.stack.paths import write_atomically
 
 PR_SET_PDEATHSIG = 1
 POLL_S = 0.02
+SUPERVISOR = "up"
+"""The record of a running `packstream up`; it is no part, so DATA/pids.json does not list it."""
+
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -148,7 +151,7 @@ class Records:
 
     def pids(self) -> dict[str, int]:
         """Name → pid of all that are alive."""
-        found = {name: self.living(name) for name in self.names()}
+        found = {name: self.living(name) for name in self.names() if name != SUPERVISOR}
         return {name: identity.pid for name, identity in found.items() if identity}
 
     def _path(self, name: str) -> Path:

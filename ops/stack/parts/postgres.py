@@ -11,6 +11,7 @@ import pwd
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,6 +25,9 @@ OWNER = "packstream"
 APP = "packstream_app"
 CDC = "packstream_cdc"
 DATABASE = "packstream"
+
+ORPHANS_LEAVE_S = 5.0
+"""How long backends of a killed server may take to notice and leave."""
 
 SERVER_SETTINGS = {
     "listen_addresses": "127.0.0.1",
@@ -145,13 +149,18 @@ class Postgres(Unit):
             raise StackError(f"postgres: initdb failed: {last_line(done.stderr)}")
 
     def _clear_stale_lock(self) -> None:
-        """Take away a lock file whose server is gone; its pid may belong to somebody else by now."""
+        """Take a lock file away once nothing of its server is left; its pid may belong to somebody else by now.
+
+        While a single backend of a killed server lives, the lock is what keeps a new server from the same files.
+        """
         lock = self.home / "postmaster.pid"
-        if not lock.exists():
+        if not lock.exists() or not Path("/proc/self").exists():
             return
-        pid = lock.read_text().partition("\n")[0].strip()
-        if pid.isdecimal() and _works_in(int(pid), self.home):
-            raise StackError(f"postgres: a server that this stack does not know (pid {pid}) uses {self.home}: end it")
+        deadline = time.monotonic() + ORPHANS_LEAVE_S
+        while left := _working_in(self.home):
+            if time.monotonic() > deadline:
+                raise StackError(f"postgres: a server unknown to this stack (pid {left[0]}) uses {self.home}: end it")
+            time.sleep(0.05)
         lock.unlink()
 
     def command(self) -> Command:
@@ -193,9 +202,14 @@ def _reachable_by_all(path: Path) -> bool:
     return all(step.stat().st_mode & 0o001 for step in (path, *path.parents))
 
 
-def _works_in(pid: int, directory: Path) -> bool:
-    """Whether the process is there with ``directory`` as its own, as a Postgres server has its data."""
+def _working_in(directory: Path) -> list[int]:
+    """Processes whose own directory this is, as it is for each process of a Postgres server."""
+    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal() and _cwd(entry) == directory]
+
+
+def _cwd(process: Path) -> Path | None:
+    """Its working directory; None when it is gone or another user's."""
     try:
-        return Path(os.readlink(f"/proc/{pid}/cwd")) == directory
+        return Path(os.readlink(process / "cwd"))
     except (FileNotFoundError, ProcessLookupError, PermissionError):
-        return False
+        return None
