@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Collection
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
 from hashlib import sha256
@@ -52,6 +53,18 @@ class NoAdReason(StrEnum):
     GATE_CLOSED = "gate_closed"
 
 
+class Exclusion(StrEnum):
+    """Why an active ad of the placement was not the one served."""
+
+    NOT_STARTED = "not_started"
+    ENDED = "ended"
+    VENDOR_NOT_ELIGIBLE = "vendor_not_eligible"
+    OTHER_STATE = "other_state"
+    BEYOND_LIMIT = "beyond_limit"
+    BUDGET_EXHAUSTED = "budget_exhausted"
+    GATE_CLOSED = "gate_closed"
+
+
 TRANSITIONS: dict[AdStatus, frozenset[AdStatus]] = {
     AdStatus.DRAFT: frozenset({AdStatus.ACTIVE, AdStatus.ARCHIVED}),
     AdStatus.ACTIVE: frozenset({AdStatus.PAUSED, AdStatus.ARCHIVED}),
@@ -65,6 +78,30 @@ def next_status(current: AdStatus, wanted: AdStatus) -> AdStatus:
     if wanted is not current and wanted not in TRANSITIONS[current]:
         raise StateConflict(current=current, action=f"changing to {wanted}")
     return wanted
+
+
+FIXED_WHILE_ACTIVE = frozenset({"placement", "target_type", "target_product_id"})
+
+
+def check_change(current: AdStatus, wanted: AdStatus, fields: Collection[str]) -> None:
+    """StateConflict where `fields` may not change on the way from `current` to `wanted`.
+
+    An archived ad is final. An active one keeps its placement and target, since its counters would mix two ads: pause
+    it first, or in the same change. Bid, budget, flight and texts may change at any time before the archive.
+    """
+    if fields and current is AdStatus.ARCHIVED:
+        raise StateConflict(current=current, action=f"changing {', '.join(sorted(fields))}")
+    fixed = FIXED_WHILE_ACTIVE.intersection(fields)
+    if fixed and current is wanted is AdStatus.ACTIVE:
+        raise StateConflict(current=current, action=f"changing {', '.join(sorted(fixed))}")
+
+
+def no_ad_reason(refused: Collection[str]) -> NoAdReason:
+    """Why a serve has no ad, from what the gate said of each ad offered."""
+    for reason in (NoAdReason.GATE_CLOSED, NoAdReason.BUDGET_EXHAUSTED):
+        if reason in refused:
+            return reason
+    return NoAdReason.NO_CANDIDATES
 
 
 def shard_of(ad_id: UUID, shards: int) -> int:

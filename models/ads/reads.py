@@ -1,0 +1,94 @@
+"""Queries of the ads area."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, select, tuple_
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+
+from models.ads.catalog import Candidate, Snapshot
+from models.ads.gateway import Offer
+from models.ads.rules import AdStatus, Placement, TargetType, budget_micros, impression_cost_micros
+from models.ads.tables import Ad, AdCatalogVersion, AdShard
+from models.errors import NotFound
+from models.stores import reads as stores
+
+
+async def ad_of(tx: AsyncSession, ad_id: UUID, *, store_id: UUID, lock: bool = False) -> Ad:
+    """The store's ad, locked until the transaction ends if asked for; NotFound for anybody else's."""
+    query = select(Ad).where(Ad.id == ad_id, Ad.store_id == store_id)
+    ad = await tx.scalar(query.with_for_update() if lock else query)
+    if ad is None:
+        raise NotFound
+    return ad
+
+
+async def ads_of(
+    tx: AsyncSession,
+    *,
+    store_id: UUID,
+    limit: int,
+    after: tuple[datetime, UUID] | None = None,
+    status: AdStatus | None = None,
+) -> Sequence[Ad]:
+    """The store's ads, newest first, from behind `after` (created_at, id) on."""
+    query = select(Ad).where(Ad.store_id == store_id)
+    if status is not None:
+        query = query.where(Ad.status == status)
+    if after is not None:
+        query = query.where(tuple_(Ad.created_at, Ad.id) < after)
+    rows = await tx.scalars(query.order_by(Ad.created_at.desc(), Ad.id.desc()).limit(limit))
+    return rows.all()
+
+
+async def catalog_version(tx: AsyncSession) -> int:
+    """Moves with every commit that can change what is served."""
+    return (await tx.scalars(select(AdCatalogVersion.version))).one()
+
+
+async def snapshot(tx: AsyncSession) -> Snapshot:
+    """The active ads with the standing of their stores; at least as new as the version that it carries."""
+    version = await catalog_version(tx)
+    columns = (
+        Ad.id,
+        Ad.store_id,
+        Ad.placement,
+        Ad.target_type,
+        Ad.target_product_id,
+        Ad.headline,
+        Ad.bid_cpm_cents,
+        Ad.daily_budget_cents,
+        Ad.starts_at,
+        Ad.ends_at,
+    )
+    rows = (await tx.execute(select(*columns).where(Ad.status == AdStatus.ACTIVE))).all()
+    standings = await stores.standings(tx, list({row.store_id for row in rows}))
+    return Snapshot(version, [_candidate(row, standings[row.store_id]) for row in rows])
+
+
+def _candidate(row: Row[Any], standing: stores.Standing) -> Candidate:
+    return Candidate(
+        ad_id=row.id,
+        store_id=row.store_id,
+        placement=Placement(row.placement),
+        target_type=TargetType(row.target_type),
+        target_id=row.target_product_id or row.store_id,
+        headline=row.headline,
+        image_url=None,
+        bid_cpm_cents=row.bid_cpm_cents,
+        starts_at=row.starts_at,
+        ends_at=row.ends_at,
+        state=standing.state,
+        eligible=standing.may_sell,
+        offer=Offer(row.id, impression_cost_micros(row.bid_cpm_cents), budget_micros(row.daily_budget_cents)),
+    )
+
+
+async def ticked_until(tx: AsyncSession | AsyncConnection, shards: Sequence[int]) -> dict[int, datetime | None]:
+    """The last tick of each shard. Under the shard's lock it stands until the transaction ends."""
+    rows = await tx.execute(select(AdShard.shard, AdShard.ticked_until).where(AdShard.shard.in_(shards)))
+    return {shard: ticked for shard, ticked in rows}
