@@ -1,0 +1,343 @@
+"""Folds ad events into counters per ad and day: each event once, whatever is repeated, whenever. Pure.
+
+Table keys of a partition, all prefixed by the shard so that each can be scanned on its own:
+
+    c <shard> <day> <ad id>       impressions, clicks, spend_micros, settled per open served minute
+    s <shard> <bucket> <offset>   ids seen, packed (streams/seen.py)
+    w <shard>                     the watermark (streams/watermarks.py)
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from schemas.ad_columns import Columns
+from streams.seen import Seen, bucket_prefix, mark_key, shard_prefix
+from streams.watermarks import COUNTERS_KEPT_DAYS, DAY_S, MINUTE_S, NEVER, Grace, Watermark
+
+_COUNTER_KEY = struct.Struct(">sHI16s")
+_DAY_PREFIX = struct.Struct(">sHI")
+_SHARD_KEY = struct.Struct(">sH")
+_COUNTER = struct.Struct("<qqqH")
+_MINUTE = struct.Struct("<Iq")
+PRUNED_MAX: Final = 2_000  #: table entries that one batch deletes at most
+
+Get = Callable[[bytes], bytes | None]
+Scan = Callable[[bytes], Iterable[tuple[bytes, bytes]]]
+ScanRange = Callable[[bytes, bytes], Iterable[tuple[bytes, bytes]]]
+
+
+class DayValues(NamedTuple):
+    """Absolute counters of one ad and day, as they go to Redis and into rollups."""
+
+    ad_id: bytes
+    day: int  #: since 1970
+    events: int
+    impressions: int
+    clicks: int
+    spend_micros: int
+    open_minutes: tuple[int, ...]  #: minute, settled of it, minute, …
+
+
+class Late(NamedTuple):
+    """An event that cannot be counted any more."""
+
+    jti: bytes
+    ad_id: bytes
+    day: int
+    kind: int
+    cost_micros: int
+    reason: str  #: `day_closed`, or `too_late`: whether it is a repeat can no longer be told
+    offset: int
+
+
+class AdDay:
+    """Counters of one ad and day."""
+
+    __slots__ = ("ad_id", "clicks", "day", "dirty", "impressions", "minutes", "shard", "spend_micros")
+
+    def __init__(self, shard: int, day: int, ad_id: bytes) -> None:
+        self.shard, self.day, self.ad_id = shard, day, ad_id
+        self.impressions = self.clicks = self.spend_micros = 0
+        self.minutes: dict[int, int] = {}
+        self.dirty = False
+
+    @property
+    def key(self) -> bytes:
+        """Where the table keeps it."""
+        return _COUNTER_KEY.pack(b"c", self.shard, self.day, self.ad_id)
+
+    def pack(self, open_minute: int) -> bytes:
+        """The table's value; minutes before `open_minute` are let go."""
+        minutes = self.minutes
+        if minutes and min(minutes) < open_minute:
+            minutes = self.minutes = {m: v for m, v in minutes.items() if m >= open_minute}
+        head = _COUNTER.pack(self.impressions, self.clicks, self.spend_micros, len(minutes))
+        return head + b"".join([_MINUTE.pack(m, v) for m, v in minutes.items()])
+
+    @classmethod
+    def unpack(cls, key: bytes, value: bytes) -> AdDay:
+        """From a table entry."""
+        _, shard, day, ad_id = _COUNTER_KEY.unpack(key)
+        found = cls(shard, day, ad_id)
+        found.impressions, found.clicks, found.spend_micros, count = _COUNTER.unpack_from(value)
+        found.minutes = dict(_MINUTE.iter_unpack(value[_COUNTER.size : _COUNTER.size + count * _MINUTE.size]))
+        return found
+
+    def values(self) -> DayValues:
+        """What the outside sees."""
+        return DayValues(
+            self.ad_id,
+            self.day,
+            self.impressions + self.clicks,
+            self.impressions,
+            self.clicks,
+            self.spend_micros,
+            tuple(number for pair in self.minutes.items() for number in pair),
+        )
+
+
+@dataclass(slots=True)
+class ShardShown:
+    """What a batch changed on one shard."""
+
+    watermark_us: int | None = None
+    ticked: bool = False
+    days: list[AdDay] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Shown:
+    """What a batch has to show once it is durable."""
+
+    shards: dict[int, ShardShown] = field(default_factory=dict)
+    late: list[Late] = field(default_factory=list)
+    unknown_ads: list[tuple[int, set[bytes]]] = field(default_factory=list)  #: (offset, ad ids nobody knows)
+    accepted: int = 0
+    duplicates: int = 0
+
+    def shard(self, shard: int) -> ShardShown:
+        found = self.shards.get(shard)
+        if found is None:
+            found = self.shards[shard] = ShardShown()
+        return found
+
+
+class Shard:
+    """One shard's state in memory."""
+
+    def __init__(self, number: int, grace: Grace, get: Get, scan: Scan) -> None:
+        self.number = number
+        self._get = get
+        stored = get(_SHARD_KEY.pack(b"w", number))
+        self.watermark = Watermark.unpack(grace, stored) if stored else Watermark(grace)
+        self.seen = Seen(number, scan)
+        self.days: dict[tuple[int, bytes], AdDay] = {}
+
+    @property
+    def watermark_key(self) -> bytes:
+        return _SHARD_KEY.pack(b"w", self.number)
+
+    def day(self, day: int, ad_id: bytes) -> AdDay:
+        """The counters of an ad and day, from memory or the table."""
+        found = self.days.get((day, ad_id))
+        if found is None:
+            found = AdDay(self.number, day, ad_id)
+            stored = self._get(found.key)
+            if stored:
+                found = AdDay.unpack(found.key, stored)
+            self.days[day, ad_id] = found
+        return found
+
+
+class Counters:
+    """One partition's state: it holds the shards whose key leads there."""
+
+    def __init__(self, grace: Grace, *, get: Get, scan: Scan, scan_range: ScanRange) -> None:
+        self._grace = grace
+        self._get, self._scan, self._scan_range = get, scan, scan_range
+        self.shards: dict[int, Shard] = {}
+        for key, _ in scan(b"w"):
+            self.shard(_SHARD_KEY.unpack(key)[1])
+
+    def shard(self, number: int) -> Shard:
+        """The shard's state, made when it is met for the first time."""
+        found = self.shards.get(number)
+        if found is None:
+            found = self.shards[number] = Shard(number, self._grace, self._get, self._scan)
+        return found
+
+    def fold(self, records: Sequence[tuple[int, Columns]], known: Container[bytes]) -> tuple[dict[bytes, bytes | None], Shown]:
+        """Count records ``(offset, columns)`` in order; new table values and what to show.
+
+        `known` holds the ids of ads that exist; events of others are left out, not marked, and named.
+        """
+        changes: dict[bytes, bytes | None] = {}
+        shown = Shown()
+        dirty: list[AdDay] = []
+        for offset, columns in records:
+            shard = self.shard(columns.shard)
+            if columns.tick_us is not None:
+                self._tick(shard, columns.tick_us, shown)
+            if columns.kind:
+                _Batch(shard, offset, columns, known, changes, shown, dirty).count()
+        for day in dirty:
+            day.dirty = False
+            changes[day.key] = day.pack(self.shards[day.shard].watermark.open_minute)
+            shown.shard(day.shard).days.append(day)
+        for number, part in shown.shards.items():
+            if part.ticked:
+                shard = self.shards[number]
+                changes[shard.watermark_key] = shard.watermark.pack()
+                self._prune(shard, changes)
+        return changes, shown
+
+    def repeat(self, records: Iterable[tuple[int, Columns]]) -> Shown:
+        """The present values of whatever `records`, which are contained already, had touched."""
+        shown = Shown()
+        for _, columns in records:
+            shard = self.shard(columns.shard)
+            part = shown.shard(columns.shard)
+            if columns.tick_us is not None and shard.watermark.until_us != NEVER:
+                part.watermark_us, part.ticked = shard.watermark.until_us, True
+            touched = {(iat // DAY_S, columns.ads[ad]) for iat, ad in zip(columns.iat_s, columns.ad, strict=True)}
+            days = [shard.day(day, ad_id) for day, ad_id in touched]
+            part.days += [day for day in days if day.impressions or day.clicks]
+        return shown
+
+    def of_shard(self, number: int, day: int | None = None) -> Iterator[AdDay]:
+        """All counters of a shard, or of one of its days, from the table."""
+        prefix = _SHARD_KEY.pack(b"c", number) if day is None else _DAY_PREFIX.pack(b"c", number, day)
+        for key, value in self._scan(prefix):
+            yield AdDay.unpack(key, value)
+
+    def _tick(self, shard: Shard, tick_us: int, shown: Shown) -> None:
+        shard.watermark.advance(tick_us)
+        part = shown.shard(shard.number)
+        part.watermark_us, part.ticked = shard.watermark.until_us, True
+
+    def _prune(self, shard: Shard, changes: dict[bytes, bytes | None]) -> None:
+        """Let go of marks and counters that are past use, a bounded number at a time."""
+        watermark, number = shard.watermark, shard.number
+        shard.seen.freeze(watermark.live_bucket)
+        room = PRUNED_MAX
+        spans = (
+            (shard_prefix(number), bucket_prefix(number, max(0, watermark.oldest_bucket))),
+            (
+                _SHARD_KEY.pack(b"c", number),
+                _DAY_PREFIX.pack(b"c", number, max(0, watermark.closed_day - COUNTERS_KEPT_DAYS)),
+            ),
+        )
+        for start, stop in spans:
+            for key, _ in self._scan_range(start, stop):
+                if room == 0:
+                    return
+                room -= 1
+                changes[key] = None
+        closed = watermark.closed_day
+        for old in [key for key in shard.days if key[0] <= closed]:
+            del shard.days[old]
+
+
+class _Batch:
+    """Counting one record's events."""
+
+    __slots__ = ("changes", "columns", "dirty", "known", "offset", "shard", "shown")
+
+    def __init__(
+        self,
+        shard: Shard,
+        offset: int,
+        columns: Columns,
+        known: Container[bytes],
+        changes: dict[bytes, bytes | None],
+        shown: Shown,
+        dirty: list[AdDay],
+    ) -> None:
+        self.shard, self.offset, self.columns = shard, offset, columns
+        self.known, self.changes, self.shown, self.dirty = known, changes, shown, dirty
+
+    def count(self) -> None:
+        """Whole columns at once where nothing is special; event by event where something is."""
+        columns, watermark = self.columns, self.shard.watermark
+        first, last = min(columns.exp_s) // MINUTE_S, max(columns.exp_s) // MINUTE_S
+        day = min(columns.iat_s) // DAY_S
+        ordinary = (
+            first == last
+            and day == max(columns.iat_s) // DAY_S
+            and day > watermark.closed_day
+            and first >= watermark.oldest_bucket
+            and all([ad_id in self.known for ad_id in columns.ads])
+        )
+        if ordinary:
+            seen = self.shard.seen.bucket(first, watermark.live_bucket)
+            ids = set(columns.jti)
+            if len(ids) == len(columns.jti) and seen.isdisjoint(ids):
+                seen.update(ids)
+                self.changes[mark_key(self.shard.number, first, self.offset)] = b"".join(columns.jti)
+                self._add_all(day)
+                return
+        self._one_by_one()
+
+    def _add_all(self, day: int) -> None:
+        columns, shard = self.columns, self.shard
+        days = [shard.day(day, ad_id) for ad_id in columns.ads]
+        for found in days:
+            if not found.dirty:
+                found.dirty = True
+                self.dirty.append(found)
+        for ad, kind, iat_s, cost in zip(columns.ad, columns.kind, columns.iat_s, columns.cost_micros, strict=True):
+            _add(days[ad], kind, iat_s, cost)
+        self.shown.accepted += len(columns.kind)
+
+    def _one_by_one(self) -> None:
+        marks: dict[int, list[bytes]] = {}
+        unknown = {ad_id for ad_id in self.columns.ads if ad_id not in self.known}
+        if unknown:
+            self.shown.unknown_ads.append((self.offset, unknown))
+        columns = self.columns
+        for jti, ad, kind, iat_s, exp_s, cost in zip(
+            columns.jti, columns.ad, columns.kind, columns.iat_s, columns.exp_s, columns.cost_micros, strict=True
+        ):
+            ad_id = columns.ads[ad]
+            if ad_id not in unknown and self._is_countable(jti, ad_id, kind, iat_s, exp_s, cost):
+                marks.setdefault(exp_s // MINUTE_S, []).append(jti)
+                found = self.shard.day(iat_s // DAY_S, ad_id)
+                if not found.dirty:
+                    found.dirty = True
+                    self.dirty.append(found)
+                _add(found, kind, iat_s, cost)
+                self.shown.accepted += 1
+        for bucket, ids in marks.items():
+            self.changes[mark_key(self.shard.number, bucket, self.offset)] = b"".join(ids)
+
+    def _is_countable(self, jti: bytes, ad_id: bytes, kind: int, iat_s: int, exp_s: int, cost: int) -> bool:
+        """Whether the event is new and in time; it is marked as seen then."""
+        watermark, bucket = self.shard.watermark, exp_s // MINUTE_S
+        kept = bucket >= watermark.oldest_bucket
+        if kept:
+            seen = self.shard.seen.bucket(bucket, watermark.live_bucket)
+            if jti in seen:
+                self.shown.duplicates += 1
+                return False
+        closed = iat_s // DAY_S <= watermark.closed_day
+        if closed or not kept:
+            reason = "day_closed" if closed else "too_late"
+            self.shown.late.append(Late(jti, ad_id, iat_s // DAY_S, kind, cost, reason, self.offset))
+            return False
+        seen.add(jti)
+        return True
+
+
+def _add(day: AdDay, kind: int, iat_s: int, cost: int) -> None:
+    if kind:
+        day.clicks += 1
+    else:
+        day.impressions += 1
+    if cost:
+        day.spend_micros += cost
+        minute = iat_s // MINUTE_S
+        day.minutes[minute] = day.minutes.get(minute, 0) + cost
