@@ -7,12 +7,26 @@ Rows are inserted and deleted, never updated.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, Identity, Index, LargeBinary, SmallInteger, Text, func, select, text
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    CheckConstraint,
+    Identity,
+    Index,
+    LargeBinary,
+    SmallInteger,
+    Table,
+    Text,
+    bindparam,
+    func,
+    insert,
+    text,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -104,8 +118,15 @@ async def lock_aggregate(
     tx: AsyncSession | AsyncConnection, aggregatetype: str, aggregateid: str, *, shared: bool = False
 ) -> None:
     """Hold the aggregate's lock until the transaction ends."""
-    lock = func.pg_advisory_xact_lock_shared if shared else func.pg_advisory_xact_lock
-    await tx.execute(select(lock(lock_key(aggregatetype, aggregateid))))
+    await lock_aggregates(tx, aggregatetype, [aggregateid], shared=shared)
+
+
+async def lock_aggregates(
+    tx: AsyncSession | AsyncConnection, aggregatetype: str, aggregateids: Sequence[str], *, shared: bool = False
+) -> None:
+    """Hold the locks of all of them, taken in the order given (who takes several, takes them in one order)."""
+    keys = [lock_key(aggregatetype, aggregateid) for aggregateid in aggregateids]
+    await tx.execute(_LOCK_SHARED if shared else _LOCK, {"keys": keys})
 
 
 async def append(
@@ -122,24 +143,41 @@ async def append(
     Raises ValueError for a type that is not registered or a payload that does not fit its schema, and
     PayloadTooLarge over PAYLOAD_BYTES_MAX: the request fails, not the relay.
     """
+    row = _row(record, traceparent)
+    await lock_aggregate(tx, row["aggregatetype"], row["aggregateid"], shared=shared)
+    await tx.execute(_INSERT, [row])
+
+
+async def append_locked(tx: AsyncSession | AsyncConnection, records: Iterable[Record]) -> None:
+    """Publish `records` as `append` does, for a caller that holds the locks of all their aggregates already."""
+    rows = [_row(record) for record in records]
+    if rows:
+        await tx.execute(_INSERT, rows)
+
+
+def _row(record: Record, traceparent: str | None = None) -> dict[str, Any]:
     event = EVENTS[record.event_type]
     key = event.key(record)
     payload = encode(record)
     if len(payload) > PAYLOAD_BYTES_MAX:
         raise PayloadTooLarge(f"{record.event_type} has {len(payload)} bytes, the limit is {PAYLOAD_BYTES_MAX}")
-    await lock_aggregate(tx, event.aggregatetype, key, shared=shared)
     headers = {"schema": event.schema_name}
     if traceparent:
         headers["traceparent"] = traceparent
-    await tx.execute(
-        insert(OutboxEvent).values(
-            id=record.event_id,
-            aggregatetype=event.aggregatetype,
-            aggregateid=key,
-            type=record.event_type,
-            payload=payload,
-            lane=lane_of(key),
-            headers=headers,
-            occurred_at=record.occurred_at,
-        )
-    )
+    return {
+        "id": record.event_id,
+        "aggregatetype": event.aggregatetype,
+        "aggregateid": key,
+        "type": record.event_type,
+        "payload": payload,
+        "lane": lane_of(key),
+        "headers": headers,
+        "occurred_at": record.occurred_at,
+    }
+
+
+_LOCK, _LOCK_SHARED = (
+    text(f"SELECT {function}(key) FROM unnest(:keys) AS key").bindparams(bindparam("keys", type_=ARRAY(BigInteger)))
+    for function in ("pg_advisory_xact_lock", "pg_advisory_xact_lock_shared")
+)
+_INSERT = insert(cast(Table, OutboxEvent.__table__))

@@ -70,7 +70,7 @@ async def snapshot(tx: AsyncSession) -> Snapshot:
     return Snapshot(version, [_candidate(row, standings[row.store_id]) for row in rows])
 
 
-def _candidate(row: Row[Any], standing: stores.Standing) -> Candidate:
+def _candidate(row: Row[*tuple[Any, ...]], standing: stores.Standing) -> Candidate:
     return Candidate(
         ad_id=row.id,
         store_id=row.store_id,
@@ -91,4 +91,4 @@ def _candidate(row: Row[Any], standing: stores.Standing) -> Candidate:
 async def ticked_until(tx: AsyncSession | AsyncConnection, shards: Sequence[int]) -> dict[int, datetime | None]:
     """The last tick of each shard. Under the shard's lock it stands until the transaction ends."""
     rows = await tx.execute(select(AdShard.shard, AdShard.ticked_until).where(AdShard.shard.in_(shards)))
-    return {shard: ticked for shard, ticked in rows}
+    return {row.shard: row.ticked_until for row in rows}

@@ -2,70 +2,37 @@
 
 from __future__ import annotations
 
-import re
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
-from pydantic import model_validator
+from pydantic import Field, model_validator
+
+from schemas.http.common import Body, Name, Shape, Time
 
 Placement = Literal["home", "category", "search"]
 TargetType = Literal["store", "product"]
 AdStatus = Literal["draft", "active", "paused", "archived"]
 
-RFC_3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)", re.ASCII)
-YEARS = range(2000, 2101)
+BidCpmCents = Annotated[int, Field(ge=1, le=100_000, description="price of a thousand impressions")]
+DailyBudgetCents = Annotated[int, Field(ge=100, le=10_000_000, description="of a UTC day")]
+Reference = Annotated[UUID, Field(strict=False)]  #: to an object that may not exist: then 404
 
 
-def _rfc_3339(value: object) -> object:
-    if isinstance(value, str) and not RFC_3339.fullmatch(value):
-        raise ValueError("expected an RFC 3339 time with an offset, such as 2027-01-31T12:00:00Z")
-    if not isinstance(value, (str, datetime)):
-        raise ValueError("expected an RFC 3339 time")
-    return value
-
-
-def _in_utc(value: datetime) -> datetime:
-    if value.year not in YEARS:
-        raise ValueError(f"the year must be from {YEARS[0]} to {YEARS[-1]}")
-    return value.astimezone(UTC)
-
-
-def _storable(value: str) -> str:
-    if not value.isprintable():
-        raise ValueError("control characters and broken Unicode are not allowed")
-    return value
-
-
-Time = Annotated[AwareDatetime, BeforeValidator(_rfc_3339), AfterValidator(_in_utc)]
-Line = Annotated[
-    str, StringConstraints(strict=True, strip_whitespace=True, min_length=1, max_length=200), AfterValidator(_storable)
-]
-BidCpmCents = Annotated[int, Field(strict=True, ge=1, le=100_000, description="price of a thousand impressions")]
-DailyBudgetCents = Annotated[int, Field(strict=True, ge=100, le=10_000_000, description="of a UTC day")]
-
-
-class Strict(BaseModel):
-    """Unknown fields are refused."""
-
-    model_config = ConfigDict(extra="forbid")
-
-
-class CreateAd(Strict):
+class CreateAd(Body):
     """A new ad; it is a draft until it is activated."""
 
-    name: Line
+    name: Name
     billing_model: Literal["cpm"] = "cpm"
     placement: Placement
     target_type: TargetType
-    target_product_id: UUID | None = None
+    target_product_id: Reference | None = None
     bid_cpm_cents: BidCpmCents
     daily_budget_cents: DailyBudgetCents
     starts_at: Time
     ends_at: Time | None = None
-    headline: Line
-    creative_media_id: UUID | None = None
+    headline: Name
+    creative_media_id: Reference | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -74,23 +41,23 @@ class CreateAd(Strict):
         return self
 
 
-class ChangeAd(Strict):
+class ChangeAd(Body):
     """What to change; a field that is not there stays. `ends_at` and `creative_media_id` may be taken away by null.
 
     An active ad keeps its placement and target (pause it first, or in the same request); an archived one is final.
     """
 
     status: Literal["active", "paused", "archived"] | None = None
-    name: Line | None = None
+    name: Name | None = None
     placement: Placement | None = None
     target_type: TargetType | None = None
-    target_product_id: UUID | None = None
+    target_product_id: Reference | None = None
     bid_cpm_cents: BidCpmCents | None = None
     daily_budget_cents: DailyBudgetCents | None = None
     starts_at: Time | None = None
     ends_at: Time | None = None
-    headline: Line | None = None
-    creative_media_id: UUID | None = None
+    headline: Name | None = None
+    creative_media_id: Reference | None = None
 
     @model_validator(mode="after")
     def _no_null(self) -> Self:
@@ -116,10 +83,8 @@ def check_flight(starts_at: datetime, ends_at: datetime | None) -> None:
         raise ValueError("ends_at must be after starts_at")
 
 
-class AdOut(BaseModel):
+class AdOut(Shape):
     """An ad as its vendor sees it."""
-
-    model_config = ConfigDict(from_attributes=True)
 
     id: UUID
     store_id: UUID
@@ -139,7 +104,7 @@ class AdOut(BaseModel):
     updated_at: datetime
 
 
-class LiveOut(BaseModel):
+class LiveOut(Shape):
     """An ad's counters of the UTC day so far; everything before `as_of` is counted."""
 
     day: date
@@ -152,7 +117,7 @@ class LiveOut(BaseModel):
     lag_ms: int | None = Field(description="how far the counters are behind; null: nothing is known yet")
 
 
-class ServedAd(BaseModel):
+class ServedAd(Shape):
     """What to show."""
 
     ad_id: UUID
@@ -163,7 +128,7 @@ class ServedAd(BaseModel):
     vendor_store_id: UUID
 
 
-class ServeOut(BaseModel):
+class ServeOut(Shape):
     """The winner with its tokens, or why there is none."""
 
     request_id: UUID
@@ -174,13 +139,13 @@ class ServeOut(BaseModel):
     reason: Literal["no_candidates", "budget_exhausted", "gate_closed"] | None
 
 
-class TrackImpression(Strict):
+class TrackImpression(Body):
     """The token that came with the ad shown."""
 
     token: str
 
 
-class TrackOut(BaseModel):
+class TrackOut(Shape):
     """`accepted` once, then `duplicate`."""
 
     status: Literal["accepted", "duplicate"]
