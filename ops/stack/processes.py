@@ -97,7 +97,7 @@ def spawn(command: Command, log: Path, *, death_signal: int | None) -> subproces
     call from a thread that lives as long as the process should.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    last_words = None if death_signal is None else partial(_die_with_parent, death_signal, os.getpid())
+    last_words = None if death_signal is None else partial(die_with_parent, death_signal, os.getpid())
     with log.open("ab") as out:
         return subprocess.Popen(
             command.argv,
@@ -114,7 +114,7 @@ def spawn(command: Command, log: Path, *, death_signal: int | None) -> subproces
         )
 
 
-def _die_with_parent(signum: int, parent: int) -> None:
+def die_with_parent(signum: int, parent: int) -> None:
     """In the child, before exec: ask for ``signum`` at the parent's death, which may have come already."""
     if sys.platform == "linux":
         _LIBC.prctl(PR_SET_PDEATHSIG, signum, 0, 0, 0)
