@@ -1,7 +1,7 @@
 """The transactional outbox: the only way anything is published.
 
 `append` writes a row in the caller's transaction; a relay (ours or Debezium) turns rows into Kafka records.
-Rows are inserted and deleted, never updated.
+Rows are inserted and deleted, never updated. What the relay does to them is in outbox_commands.py.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from sqlalchemy import (
     SmallInteger,
     Table,
     Text,
+    UniqueConstraint,
     bindparam,
     func,
     insert,
@@ -37,6 +38,7 @@ from schemas.records import Record
 from schemas.registry import EVENTS
 
 LANES = 32
+WAITING_LANE = -1  #: rows of an aggregate that waits behind a refused row: out of the relay's read window
 PAYLOAD_BYTES_MAX = 900_000  #: below the broker's message.max.bytes, headers included
 
 
@@ -44,7 +46,11 @@ class OutboxEvent(Base):
     """A record on its way to Kafka. Debezium's EventRouter reads this table as it stands."""
 
     __tablename__ = "outbox_events"
-    __table_args__ = (Index(None, "lane", "seq"), Index(None, "aggregatetype", "aggregateid", "seq"))
+    __table_args__ = (
+        CheckConstraint("lane BETWEEN -1 AND 31", name="lane"),
+        Index(None, "lane", "seq"),
+        Index("ix_outbox_events_waiting", "aggregatetype", "aggregateid", "seq", postgresql_where=text("lane = -1")),
+    )
 
     seq: Mapped[int] = mapped_column(Identity(), primary_key=True)
     id: Mapped[UUID] = mapped_column(unique=True)
@@ -89,17 +95,26 @@ class OutboxLane(Base):
 
 
 class OutboxFailure(Base):
-    """A row that the broker refused; its aggregate waits behind it."""
+    """A row that the broker refused; its aggregate waits behind it, in WAITING_LANE, until this row goes.
+
+    `next_attempt_at` null: the row is a parked dead letter. Replay and discard set it to the present; the relay
+    then tries the row again if it is back in the outbox, and lets the aggregate go on.
+    """
 
     __tablename__ = "outbox_failures"
-    __table_args__ = (CheckConstraint("attempts > 0", name="attempts"),)
+    __table_args__ = (
+        CheckConstraint("attempts > 0", name="attempts"),
+        UniqueConstraint("aggregatetype", "aggregateid"),
+        Index(None, "lane", "next_attempt_at"),
+    )
 
     seq: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    lane: Mapped[int] = mapped_column(SmallInteger, comment="the aggregate's, where its rows return to")
     aggregatetype: Mapped[str] = mapped_column(Text)
     aggregateid: Mapped[str] = mapped_column(Text)
     attempts: Mapped[int] = mapped_column(SmallInteger)
     last_error: Mapped[str] = mapped_column(Text)
-    next_attempt_at: Mapped[datetime]
+    next_attempt_at: Mapped[datetime | None] = mapped_column(comment="wall time; null: a dead letter")
 
 
 def lane_of(aggregateid: str) -> int:
