@@ -34,6 +34,8 @@ class AdServices:
     collector: Collector
     tracker: Tracker
     writer: AsyncEngine
+    token_ttl_s: int
+    skew_s: int
 
     async def start(self) -> None:
         """Load the catalogue; raises when the database does not answer."""
@@ -77,4 +79,6 @@ def build(settings: Settings, *, sessions: SessionFactory, link: RedisLink, now:
         collector=collector,
         tracker=Tracker(collector, marks, shards=settings.ad_shards, token_ttl_s=settings.ad_token_ttl_s),
         writer=writer,
+        token_ttl_s=settings.ad_token_ttl_s,
+        skew_s=settings.clock_skew_s,
     )
