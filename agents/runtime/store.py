@@ -30,7 +30,7 @@ from faust.stores import STORES
 from faust.stores.rocksdb import Store
 from faust.types import TP
 
-from agents.runtime.changelog import Changes, ChangelogWriter
+from agents.runtime.changelog import ChangelogWriter, Changes
 from agents.runtime.crash import restart
 
 log = structlog.get_logger(__name__)

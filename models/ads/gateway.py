@@ -7,8 +7,8 @@ S<minute> (settled of it). The Lua files say what moves when. Redis holds nothin
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -63,25 +63,8 @@ class LiveCounters:
     as_of: datetime | None  #: the shard's watermark: all before it is counted
 
 
-class DayCounters(NamedTuple):
-    """Absolute counters of one ad and day, to be moved forward."""
-
-    ad_id: bytes
-    day: int
-    events: int
-    impressions: int
-    clicks: int
-    spend_micros: int
-    open_minutes: Sequence[int]  #: minute, settled of it, minute, …
-
-
-@dataclass(slots=True)
-class ShardUpdate:
-    """What one batch says about a shard."""
-
-    watermark_us: int | None = None
-    ticked: bool = False
-    days: list[DayCounters] = field(default_factory=list)
+DayCounters = tuple[bytes, int, int, int, int, int, Sequence[int]]
+"""Absolute counters: ad id, day since 1970, events, impressions, clicks, spend_micros, (minute, settled of it, …)."""
 
 
 class GateMark(NamedTuple):
@@ -89,6 +72,7 @@ class GateMark(NamedTuple):
 
     epoch: str | None
     run_id: str | None
+    server_run_id: str  #: of the server that answered
 
 
 def gate_key(shard: int) -> str:
@@ -190,20 +174,18 @@ class CounterSink:
     def __init__(self, link: RedisLink) -> None:
         self._link = link
 
-    @property
-    def run_id(self) -> str:
-        """Of the server at the other end."""
-        return self._link.run_id
-
-    async def publish(self, shard: int, update: ShardUpdate) -> GateMark:
+    async def publish(
+        self, shard: int, *, watermark_us: int | None, ticked: bool, days: Sequence[DayCounters]
+    ) -> GateMark:
         """One Lua call: counters, then the watermark; idempotent, never backwards. Raises Unavailable."""
         entries = [
-            (f"{d.day}:{d.ad_id.hex()}", d.events, d.impressions, d.clicks, d.spend_micros, d.open_minutes)
-            for d in update.days
+            (f"{day}:{ad_id.hex()}", events, impressions, clicks, spend, minutes)
+            for ad_id, day, events, impressions, clicks, spend, minutes in days
         ]
-        message = msgspec.msgpack.encode((update.watermark_us or False, update.ticked, entries))
-        found = await self._link.script(PUBLISH, keys=[gate_key(shard), day_prefix(shard)], args=[message])
-        return GateMark(*(None if text is None else text.decode() for text in found))
+        message = msgspec.msgpack.encode((watermark_us or False, ticked, entries))
+        found = await self._link.script(PUBLISH, keys=[gate_key(shard), day_prefix(shard)], args=[RUN_ID, message])
+        epoch, run_id, server = (None if text is None else text.decode() for text in found)
+        return GateMark(epoch, run_id, server or "")
 
     async def begin_seeding(self, shard: int, mark: str) -> None:
         """Close the gate and leave `mark`. Raises Unavailable."""
@@ -213,15 +195,3 @@ class CounterSink:
         """Open the gate; False when Redis lost `mark`: seed again. Raises Unavailable."""
         opened = await self._link.script(OPEN, keys=[gate_key(shard)], args=[RUN_ID, mark, str(epoch)])
         return bool(opened)
-
-
-def chunks(days: Iterable[DayCounters], size: int) -> Iterable[list[DayCounters]]:
-    """`days` in lists of at most `size`, so that no Lua call holds Redis long."""
-    chunk: list[DayCounters] = []
-    for day in days:
-        chunk.append(day)
-        if len(chunk) == size:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk

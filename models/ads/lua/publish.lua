@@ -1,9 +1,9 @@
 -- Move a shard's absolute counters forward; the watermark last.
 -- KEYS: the shard's gate; the prefix of its day hashes.
--- ARGV: msgpack {watermark_us or false, ticked, entries}; an entry is
+-- ARGV: run id that the caller's connection sees; msgpack {watermark_us or false, ticked, entries}; an entry is
 --       {suffix, events, impressions, clicks, settled, {minute, settled_of, …}}.
--- Returns {epoch, run id} that the gate holds.
-local message = cmsgpack.unpack(ARGV[1])
+-- Returns {epoch, run id} that the gate holds, and the caller's run id.
+local message = cmsgpack.unpack(ARGV[2])
 for _, e in ipairs(message[3]) do
   local key = KEYS[2] .. e[1]
   local known = redis.call('HGET', key, 'events')
@@ -26,4 +26,4 @@ if message[2] then
   local time = redis.call('TIME')
   redis.call('HSET', KEYS[1], 'ticked_us', string.format('%.0f', time[1] * 1000000 + time[2]))
 end
-return {old[2], old[3]}
+return {old[2], old[3], ARGV[1]}

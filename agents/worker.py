@@ -1,0 +1,156 @@
+"""The `packstream worker` process: the Faust app with the agents asked for, and what they need around them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import faust
+import structlog
+from faust.types import TP
+from prometheus_client import start_http_server
+from sqlalchemy.exc import SQLAlchemyError
+
+from agents.ad_counters import AdCounters
+from agents.app import create_app, own_store
+from agents.runtime.bulk import BulkAgent
+from agents.runtime.crash import restart
+from models import metadata
+from models.ads.gateway import CounterSink
+from models.clock import Clock
+from models.database import make_engine, make_sessions
+from models.redis import RedisLink
+from ops.settings import Settings
+from streams.topics import AD_COUNTERS, AD_EVENTS, PARTITION_COUNT
+from streams.watermarks import Grace
+
+log = structlog.get_logger(__name__)
+
+AGENTS: Final = (AD_COUNTERS,)
+CLOCK_POLL_S: Final = 0.1
+PACE_S: Final = 0.01  #: between transactions of a bulk agent: fewer, larger ones for a few ms of lag
+STOP_TIMEOUT_S: Final = 15.0
+STALLED_S: Final = 60.0  #: a partition that has records but does not move for so long ends the process
+WATCH_S: Final = 5.0
+
+
+class Worker:
+    """Everything one worker process has; built in one place."""
+
+    def __init__(self, settings: Settings, agents: Sequence[str]) -> None:
+        unknown = set(agents) - set(AGENTS)
+        if unknown:
+            raise SystemExit(
+                f"packstream worker: no such agent: {', '.join(sorted(unknown))}; there are {', '.join(AGENTS)}"
+            )
+        self.settings = settings
+        self.tables = metadata.metadata  # all of them, for their foreign keys
+        self.app = create_app(settings)
+        self.clock = Clock()
+        self.link = RedisLink(settings.redis_url)
+        self.engine = make_engine(settings.sqlalchemy_url, pool_size=4, application="packstream-worker")
+        self.sessions = make_sessions(self.engine)
+        self.grace = Grace(settings.ad_token_ttl_s, settings.clock_skew_s)
+        self.bulk: list[BulkAgent] = []
+        if AD_COUNTERS in agents:
+            self.bulk.append(self._ad_counters())
+        self.app.task(self._start)
+        self.app.task(self._watch)
+
+    def _ad_counters(self) -> BulkAgent:
+        app = self.app
+        topic = app.topic(AD_EVENTS, key_type=bytes, value_type=bytes, value_serializer="raw", key_serializer="raw")
+        table = app.Table(
+            AD_COUNTERS,
+            key_type=bytes,
+            value_type=bytes,
+            partitions=PARTITION_COUNT,
+            options={"block_cache_size": 64 << 20, "write_buffer_size": 32 << 20},
+        )
+        own_store(table, self.settings)
+        fold = AdCounters(
+            sessions=self.sessions,
+            sink=CounterSink(self.link),
+            grace=self.grace,
+            shards=self.settings.ad_shards,
+            now=self.clock.now,
+        )
+        bulk = BulkAgent(app, topic, table, fold, pace_s=PACE_S)
+        app.agent(topic, name=AD_COUNTERS, concurrency=1)(bulk.run)
+        return bulk
+
+    async def _start(self) -> None:
+        await self.link.connect()
+        if self.settings.test_clock:
+            self.app.add_future(self._follow_clock())
+        self.app.add_future(self._say_ready())
+
+    async def _follow_clock(self) -> None:
+        while not self.app.should_stop:
+            try:
+                async with self.sessions() as tx:
+                    await self.clock.refresh(tx)
+            except (SQLAlchemyError, OSError) as exc:
+                log.warning("clock_not_read", error=repr(exc))
+            await asyncio.sleep(CLOCK_POLL_S)
+
+    async def _say_ready(self) -> None:
+        """Once all that is assigned is loaded, write the pid where the supervisor looks."""
+        path = os.environ.get("PACKSTREAM_READY_FILE")
+        while not self.app.should_stop:
+            if self.app.consumer.assignment() and all(
+                bulk.store.owned and all(o.ready for o in bulk.store.owned.values()) for bulk in self.bulk
+            ):
+                log.info("worker_ready", partitions=len(self.app.consumer.assignment()))
+                if path:
+                    Path(path).write_text(str(os.getpid()))
+                return
+            await asyncio.sleep(0.05)
+
+    async def _watch(self) -> None:
+        """A worker can die quietly: when a partition has records and does not move, start afresh."""
+        last: dict[tuple[int, int], tuple[int, float]] = {}
+        while not self.app.should_stop:
+            await asyncio.sleep(WATCH_S)
+            for n, bulk in enumerate(self.bulk):
+                for partition, owner in bulk.owned().items():
+                    end = self.app.consumer.highwater(TP(bulk.store.source_topic, partition)) or 0
+                    position, since = last.get((n, partition), (-1, 0.0))
+                    now = time.monotonic()
+                    if owner.position != position or owner.position + 1 >= end:
+                        last[n, partition] = (owner.position, now)
+                    elif now - since > STALLED_S:
+                        restart(self.app, f"{bulk.store.source_topic}-{partition} stands at {position} of {end}")
+
+
+def end_at_latest(timeout_s: float) -> None:
+    """Leave by force when an orderly stop hangs: state is safe in the changelog."""
+
+    def end() -> None:
+        log.error("stop_timed_out", timeout_s=timeout_s)
+        os._exit(1)
+
+    timer = threading.Timer(timeout_s, end)
+    timer.daemon = True
+    timer.start()
+
+
+def main(settings: Settings, agents: Sequence[str] | None = None) -> None:
+    """Run until SIGTERM. Exit status 75: start me again."""
+    worker = Worker(settings, agents or AGENTS)
+    if settings.worker_metrics_port:
+        start_http_server(settings.worker_metrics_port)
+    process = faust.Worker(worker.app, loglevel="WARN", redirect_stdouts=False, quiet=True)
+    stop = process._on_sigterm
+
+    def on_sigterm() -> None:
+        end_at_latest(STOP_TIMEOUT_S)
+        stop()
+
+    process._on_sigterm = on_sigterm
+    process.execute_from_commandline()
