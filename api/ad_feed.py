@@ -37,8 +37,8 @@ class CatalogFeed:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Load the catalogue and begin to follow it. Raises when the database does not answer."""
-        await self._refresh()
+        """Load the catalogue, if the database answers, and begin to follow it."""
+        await self._poll()
         self._task = asyncio.create_task(self._follow(), name="ad-catalog")
 
     async def stop(self) -> None:
@@ -91,7 +91,10 @@ class CatalogFeed:
     async def _follow(self) -> None:
         while True:
             await asyncio.sleep(POLL_S)
-            try:
-                await self._refresh()
-            except (SQLAlchemyError, OSError, TimeoutError) as exc:
-                log.warning("ad_catalog_not_read", error=repr(exc))
+            await self._poll()
+
+    async def _poll(self) -> None:
+        try:
+            await self._refresh()
+        except (SQLAlchemyError, OSError, TimeoutError) as exc:
+            log.warning("ad_catalog_not_read", error=repr(exc))

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Final
 
-from prometheus_client import REGISTRY, Histogram
+from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client import Counter as PrometheusCounter
 from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector as MetricsCollector
@@ -16,18 +16,24 @@ excluded: Final[Counter[str]] = Counter()  #: candidates that were not served, b
 tracked: Final[Counter[tuple[str, str]]] = Counter()  #: impressions and clicks by (kind, outcome)
 
 flush_events: Final = Histogram(
-    "packstream_ad_flush_events", "Events of one flush of the collector", buckets=(1, 4, 16, 64, 256, 1024, 4096)
+    "packstream_ad_flush_events",
+    "Events of one flush of the collector",
+    buckets=(1, 4, 16, 64, 256, 1024, 4096),
+    registry=None,
 )
 flush_seconds: Final = Histogram(
     "packstream_ad_flush_seconds",
     "Time of one flush of the collector, from its first statement to its commit",
     buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 5),
+    registry=None,
 )
 flush_failures: Final = PrometheusCounter(
-    "packstream_ad_flush_failures", "Flushes that failed; their callers got a 503"
+    "packstream_ad_flush_failures", "Flushes that failed; their callers got a 503", registry=None
 )
 unmarked_events: Final = PrometheusCounter(
-    "packstream_ad_unmarked_events", "Durable events whose mark in Redis could not be given its full life"
+    "packstream_ad_unmarked_events",
+    "Durable events whose mark in Redis could not be given its full life",
+    registry=None,
 )
 
 
@@ -50,4 +56,7 @@ class _HotCounters(MetricsCollector):
         return served, left_out, events
 
 
-REGISTRY.register(_HotCounters())
+def register(registry: CollectorRegistry) -> None:
+    """Show all of these in what the process exports."""
+    for metrics in (_HotCounters(), flush_events, flush_seconds, flush_failures, unmarked_events):
+        registry.register(metrics)

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from api import ad_metrics
 from api.ad_feed import CatalogFeed
 from api.ad_serving import AdServer
 from api.collector import FLUSHES_MAX, Collector
+from api.services import Services
 from api.tracking import Tracker
 from models.ads.gateway import Gate, SeenMarks
 from models.ads.tokens import TokenKeys
-from models.database import SessionFactory, make_engine
-from models.redis import RedisLink
-from ops.settings import Settings
+from models.database import make_engine
 
 SERVES_PER_MINUTE = 600  #: of one buyer store, before RATE_LIMIT_SCALE
 
@@ -37,20 +37,26 @@ class AdServices:
     token_ttl_s: int
     skew_s: int
 
-    async def start(self) -> None:
-        """Load the catalogue; raises when the database does not answer."""
-        await self.feed.start()
 
-    async def stop(self) -> None:
-        """Write every event that a request still waits for, then end."""
-        await self.collector.drain()
-        await self.feed.stop()
-        await self.writer.dispose()
+@asynccontextmanager
+async def run_ads(services: Services) -> AsyncIterator[None]:
+    """A part of the process: follows the catalogue, and at the end writes every event that a request waits for."""
+    ads = build(services)
+    services.add(ads)
+    ad_metrics.register(services.metrics)
+    await ads.feed.start()
+    try:
+        yield
+    finally:
+        await ads.collector.drain()
+        await ads.feed.stop()
+        await ads.writer.dispose()
 
 
-def build(settings: Settings, *, sessions: SessionFactory, link: RedisLink, now: Callable[[], datetime]) -> AdServices:
-    """The parts for these settings; nothing runs before `start`."""
-    keys, feed = TokenKeys(settings.ad_token_keys), CatalogFeed(sessions)
+def build(services: Services) -> AdServices:
+    """The parts for the process's settings; nothing runs yet."""
+    settings, link = services.settings, services.redis
+    keys, feed = TokenKeys(settings.ad_token_keys), CatalogFeed(services.sessions)
     life = {"token_ttl_s": settings.ad_token_ttl_s, "skew_s": settings.clock_skew_s}
     gate = Gate(link, shards=settings.ad_shards, **life)
     marks = SeenMarks(link, **life)
@@ -63,7 +69,7 @@ def build(settings: Settings, *, sessions: SessionFactory, link: RedisLink, now:
         events_max=settings.ad_queue_events_max,
         skew_s=settings.clock_skew_s,
         actor=f"api:{socket.gethostname()}:{os.getpid()}",
-        now=now,
+        now=services.clock.now,
     )
     return AdServices(
         keys=keys,

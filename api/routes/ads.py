@@ -18,7 +18,7 @@ from starlette.responses import RedirectResponse, Response
 
 from api import ad_metrics
 from api.ad_services import AdServices
-from api.dependencies import authenticate_buyer, request_now
+from api.dependencies import as_buyer, authenticate, request_now, services_of
 from models.ads.rules import EventKind, Placement, TargetType
 from models.ads.tokens import AdClaims, check_countable, check_kind, counts_until
 from models.errors import FieldError, InvalidToken, Unavailable, ValidationFailed
@@ -39,7 +39,7 @@ class PlainRoute(APIRoute):
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """The endpoint itself."""
-        return self.endpoint  # type: ignore[no-any-return]
+        return self.endpoint
 
 
 router = APIRouter(prefix="/ads", tags=["ads"], route_class=PlainRoute)
@@ -62,7 +62,7 @@ router = APIRouter(prefix="/ads", tags=["ads"], route_class=PlainRoute)
 )
 async def serve(request: Request) -> Response:
     """Choose an ad for a buyer's page view and hold its price in its budget until the token is used or expires."""
-    buyer = await authenticate_buyer(request)
+    buyer = as_buyer(await authenticate(request))
     answer = await _ads(request).server.serve(
         _placement(request), buyer_store_id=buyer.store_id, now=request_now(request)
     )
@@ -182,5 +182,4 @@ def _body(body: bytes) -> TrackImpression:
 
 
 def _ads(request: Request) -> AdServices:
-    services: AdServices = request.app.state.services.ads
-    return services
+    return services_of(request).get(AdServices)

@@ -56,7 +56,7 @@ def test_equal_bids_take_turns_by_the_hash_of_id_and_minute() -> None:
     def turn(ad: Candidate, now: datetime) -> bytes:
         return sha256(f"{ad.ad_id}{int(now.timestamp()) // 60}".encode()).digest()
 
-    winners = Counter()
+    winners: Counter[UUID] = Counter()
     for minute in range(300):
         now = NOON + timedelta(minutes=minute)
         expected = sorted(ads, key=lambda ad: (turn(ad, now), ad.ad_id))
@@ -114,9 +114,7 @@ FLIGHTS = st.lists(st.tuples(st.integers(1, 3), SECONDS, st.one_of(st.none(), st
 
 
 @given(flights=FLIGHTS, visits=st.lists(SECONDS, min_size=1, max_size=20))
-def test_kept_lineup_says_what_a_fresh_one_would(
-    flights: list[tuple[int, int, int | None]], visits: list[int]
-) -> None:
+def test_kept_lineup_says_what_a_fresh_one_would(flights: list[tuple[int, int, int | None]], visits: list[int]) -> None:
     ads = [
         candidate(
             bid_cpm_cents=bid,
@@ -129,7 +127,7 @@ def test_kept_lineup_says_what_a_fresh_one_would(
     for second in visits:
         now = NOON + timedelta(seconds=second)
         flying = [ad for ad in ads if ad.starts_at <= now and (ad.ends_at is None or now < ad.ends_at)]
-        best = sorted((-ad.bid_cpm_cents for ad in flying))[:8]
+        best = sorted(-ad.bid_cpm_cents for ad in flying)[:8]
         lineup = kept.lineup(Placement.HOME, "CA", now)
         assert [offer.ad_id for offer in lineup.offers] == offered(ads, now)
         assert [-ad.bid_cpm_cents for ad in lineup.candidates] == best

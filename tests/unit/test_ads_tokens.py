@@ -44,7 +44,8 @@ def claims(**changes: Any) -> AdClaims:
 
 
 def plain(value: AdClaims) -> dict[str, Any]:
-    return json.loads(msgspec.json.encode(value))
+    fields: dict[str, Any] = json.loads(msgspec.json.encode(value))
+    return fields
 
 
 def by_pyjwt(payload: Any, *, secret: bytes = SECRET, algorithm: str = "HS256", **header: Any) -> str:

@@ -1,0 +1,92 @@
+"""A vendor's ads: create, list, change, and the counters of the day as they run."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+from fastapi import APIRouter
+
+from api.ad_services import AdServices
+from api.dependencies import Now, Process, Tx, Vendor
+from api.envelope import Envelope, ListEnvelope
+from api.pagination import Key, Paged
+from models.ads import reads, writes
+from models.ads.gateway import LiveCounters
+from models.ads.rules import AdStatus, budget_micros
+from models.ads.tables import Ad
+from schemas.http.ads import AdOut, ChangeAd, CreateAd, LiveOut
+from schemas.http.ads import AdStatus as StatusFilter
+
+LIST: Final = "vendor_ads"
+
+router = APIRouter(prefix="/api/v1/vendor/ads", tags=["ads"])
+
+
+@router.post("", status_code=201)
+async def create_ad(body: CreateAd, vendor: Vendor, tx: Tx, now: Now) -> Envelope[AdOut]:
+    """A new ad, as a draft: it is not served before it is activated."""
+    ad = await writes.create(tx, body, store_id=vendor.store_id, actor=vendor.actor, now=now)
+    return Envelope(data=AdOut.model_validate(ad))
+
+
+@router.get("")
+async def list_ads(vendor: Vendor, tx: Tx, page: Paged, status: StatusFilter | None = None) -> ListEnvelope[AdOut]:
+    """The store's ads, newest first."""
+    name = f"{LIST}:{vendor.store_id}:{status}"
+    key = page.after(name)
+    after = None if key is None else (datetime.fromisoformat(key[0]), UUID(key[1]))
+    rows = await reads.ads_of(
+        tx,
+        store_id=vendor.store_id,
+        limit=page.limit + 1,
+        after=after,
+        status=None if status is None else AdStatus(status),
+    )
+    ads, cursor = page.cut(name, rows, _sort_key)
+    return ListEnvelope.of([AdOut.model_validate(ad) for ad in ads], cursor)
+
+
+@router.get("/{ad_id}")
+async def get_ad(ad_id: UUID, vendor: Vendor, tx: Tx) -> Envelope[AdOut]:
+    """One ad of the store."""
+    return Envelope(data=AdOut.model_validate(await reads.ad_of(tx, ad_id, store_id=vendor.store_id)))
+
+
+@router.patch("/{ad_id}")
+async def change_ad(ad_id: UUID, body: ChangeAd, vendor: Vendor, tx: Tx, now: Now, process: Process) -> Envelope[AdOut]:
+    """Change an ad. Its status goes draft → active ⇄ paused, and from each to archived, which is final.
+
+    An active ad keeps its placement and target; everything else may change at any time before the archive.
+    A new bid or budget is in force for the next serve; tokens that were issued keep their price.
+    """
+    ad = await writes.change(tx, ad_id, body, store_id=vendor.store_id, actor=vendor.actor, now=now)
+    process.get(AdServices).feed.reload_after(tx)
+    return Envelope(data=AdOut.model_validate(ad))
+
+
+@router.get("/{ad_id}/live")
+async def live(ad_id: UUID, vendor: Vendor, tx: Tx, now: Now, process: Process) -> Envelope[LiveOut]:
+    """The ad's counters of the UTC day, from the stream: all that happened before `as_of` is in them."""
+    ad = await reads.ad_of(tx, ad_id, store_id=vendor.store_id)
+    counters = await process.get(AdServices).gate.live(ad.id, now.date())
+    return Envelope(data=_live(ad, counters, now))
+
+
+def _live(ad: Ad, counters: LiveCounters, now: datetime) -> LiveOut:
+    as_of = counters.as_of
+    return LiveOut(
+        day=now.date(),
+        impressions=counters.impressions,
+        clicks=counters.clicks,
+        spend_micros=counters.spend_micros,
+        reserved_micros=counters.reserved_micros,
+        budget_micros=budget_micros(ad.daily_budget_cents),
+        as_of=as_of,
+        lag_ms=None if as_of is None else max(0, (now - as_of) // timedelta(milliseconds=1)),
+    )
+
+
+def _sort_key(ad: Ad) -> Key:
+    return ad.created_at.isoformat(), str(ad.id)
