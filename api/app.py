@@ -1,0 +1,113 @@
+"""The HTTP application: routes, edge, lifespan."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+from fastapi import APIRouter, FastAPI
+from fastapi.exceptions import RequestValidationError
+from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.exceptions import ExceptionMiddleware
+from starlette.types import ASGIApp
+
+from api.ad_services import run_ads
+from api.errors import handle
+from api.metrics import RequestMetrics
+from api.middleware import Edge, EdgeRules
+from api.openapi import describe
+from api.routes import admin, ads, auth, health, ops, stores, users, vendor_ads
+from api.services import Part, follow_clock, open_services
+from models.errors import PackstreamError
+from ops.settings import Settings
+
+ROUTERS: Final[Sequence[APIRouter]] = (
+    ads.router,
+    health.router,
+    auth.router,
+    stores.router,
+    users.router,
+    vendor_ads.router,
+    admin.router,
+    ops.router,
+)
+TEST_ROUTERS: Final[Sequence[APIRouter]] = (admin.test_router, ops.test_router)  #: not in production
+PARTS: Final[Sequence[Part]] = (follow_clock, run_ads)
+HANDLED: Final[Sequence[type[Exception]]] = (
+    PackstreamError,
+    RequestValidationError,
+    HTTPException,
+    DBAPIError,
+    PoolTimeout,
+    OSError,
+)
+
+
+class Application(FastAPI):
+    """FastAPI with our edge in place of its outer middleware."""
+
+    def __init__(self, settings: Settings, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.settings = settings
+        self.request_metrics = RequestMetrics()
+
+    def build_middleware_stack(self) -> ASGIApp:
+        app: ASGIApp = AsyncExitStackMiddleware(self.router)
+        app = ExceptionMiddleware(app, handlers=dict.fromkeys(HANDLED, handle))
+        origins = [origin.strip() for origin in self.settings.cors_origins.split(",") if origin.strip()]
+        if origins:
+            app = CORSMiddleware(
+                app,
+                allow_origins=origins,
+                allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
+                allow_headers=["authorization", "content-type", "idempotency-key", "x-request-id", "x-now"],
+                expose_headers=["x-request-id", "retry-after", "idempotent-replayed"],
+                max_age=600,
+            )
+        return Edge(app, edge_rules(self.settings), self.request_metrics)
+
+    def openapi(self) -> dict[str, Any]:
+        if self.openapi_schema is None:
+            self.openapi_schema = describe(self)
+        return self.openapi_schema
+
+
+def edge_rules(settings: Settings) -> EdgeRules:
+    return EdgeRules(
+        body_bytes_max=settings.body_bytes_max,
+        timeout_s=settings.request_timeout_s,
+        test_clock=settings.test_clock,
+        https_only=settings.packstream_env == "prod",
+        log_requests=settings.log_level in ("debug", "info"),
+    )
+
+
+def create_app(settings: Settings) -> Application:
+    """The application of one process. Its lifespan opens the services and the parts, and closes them."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        assert isinstance(app, Application)
+        async with open_services(settings, PARTS, app.request_metrics) as services:
+            app.state.services = services
+            yield
+
+    app = Application(
+        settings,
+        title="packstream",
+        version="1",
+        summary="A B2B marketplace with a streamed ads engine.",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    for router in (*ROUTERS, *(TEST_ROUTERS if settings.test_clock else ())):
+        # Flat, where include_router would nest: matching a nested route tries each candidate twice.
+        app.router.routes.extend(router.routes)
+    return app

@@ -1,0 +1,63 @@
+"""Queries on users and memberships."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+from uuid import UUID
+
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from models.errors import NotFound
+from models.identity.rules import StoreMembership, StoreRole
+from models.identity.tables import Membership, User
+from models.stores import reads as stores
+
+
+class Member(NamedTuple):
+    """A user in a store."""
+
+    user: User
+    membership: Membership
+
+
+async def user(tx: AsyncSession, user_id: UUID) -> User:
+    """NotFound for an unknown id."""
+    found = await tx.get(User, user_id)
+    if found is None:
+        raise NotFound
+    return found
+
+
+async def user_by_email(tx: AsyncSession, email: str) -> User | None:
+    """`email` is normalised; an address is found whatever its case."""
+    return (await tx.scalars(select(User).where(func.lower(User.email) == email))).one_or_none()
+
+
+async def stores_of(tx: AsyncSession, user_id: UUID) -> list[StoreMembership]:
+    """A user's stores, the oldest membership first."""
+    statement = select(Membership).where(Membership.user_id == user_id)
+    memberships = (await tx.scalars(statement.order_by(Membership.created_at, Membership.store_id))).all()
+    named = await stores.by_ids(tx, [membership.store_id for membership in memberships])
+    return [StoreMembership(m.store_id, named[m.store_id].name, named[m.store_id].type, m.role) for m in memberships]
+
+
+async def members_of(tx: AsyncSession, store_id: UUID) -> list[Member]:
+    """Everyone in a store, in the order in which they came."""
+    statement = (
+        select(User, Membership)
+        .join(Membership, Membership.user_id == User.id)
+        .where(Membership.store_id == store_id)
+        .order_by(Membership.created_at, Membership.user_id)
+    )
+    return [Member(user, membership) for user, membership in await tx.execute(statement)]
+
+
+async def lock_memberships(tx: AsyncSession, store_id: UUID) -> dict[UUID, Membership]:
+    """All memberships of a store by user, locked until the transaction ends."""
+    statement = select(Membership).where(Membership.store_id == store_id).order_by(Membership.user_id)
+    return {m.user_id: m for m in await tx.scalars(statement.with_for_update())}
+
+
+def owners(memberships: dict[UUID, Membership]) -> int:
+    return sum(membership.role == StoreRole.OWNER for membership in memberships.values())
