@@ -54,14 +54,12 @@ class Gcs(Unit):
             raise PartMissing("gcs: the grpcio package is not installed: run `make setup`")
 
     def prepare(self) -> None:
-        for name in ("objects", "events"):
-            (self.site.data.home(self.name) / name).mkdir(parents=True, exist_ok=True)
+        self.site.data.home(self.name).mkdir(parents=True, exist_ok=True)
 
     def command(self) -> Command:
         home = self.site.data.home(self.name)
         token = os.environ.get("GCS_WEBHOOK_TOKEN") or WEBHOOK_TOKEN
         settings = {
-            "GCS_BINARY": str(binary()),
             "GCS_PORT": str(self.port("GCS_PORT")),
             "GCS_PUBSUB_PORT": str(self.port("GCS_PUBSUB_PORT")),
             "GCS_OBJECTS": str(home / "objects"),

@@ -24,6 +24,7 @@ from typing import Any
 
 import grpc
 
+from ops.stack.parts.gcs import binary
 from ops.stack.paths import write_atomically
 from ops.stack.processes import die_with_parent
 from ops.stack.servers.pubsub_messages import PublishRequest, PublishResponse
@@ -45,6 +46,7 @@ class PushQueue:
         self._url = url
         self._slots = asyncio.Semaphore(PUSHES_AT_ONCE)
         self._pushing: set[asyncio.Task[None]] = set()
+        directory.mkdir(parents=True, exist_ok=True)
         for path in sorted(directory.glob("*.json")):
             self._push_soon(path)
 
@@ -116,22 +118,23 @@ async def start_publisher(port: int, queue: PushQueue) -> grpc.aio.Server:
 
 def start_storage(environ: Mapping[str, str]) -> subprocess.Popen[bytes]:
     """The storage server as a child that ends with this process."""
-    port = environ["GCS_PORT"]
+    port, host = environ["GCS_PORT"], environ.get("GCS_HOST", "127.0.0.1")
+    public = environ.get("GCS_PUBLIC_HOST", f"{host}:{port}")
     options = {
         "-backend": "filesystem",
         "-filesystem-root": environ["GCS_OBJECTS"],
         "-scheme": "http",
-        "-host": "127.0.0.1",
+        "-host": host,
         "-port": port,
-        "-public-host": f"127.0.0.1:{port}",
-        "-external-url": f"http://127.0.0.1:{port}",
+        "-public-host": public,
+        "-external-url": f"http://{public}",
         "-event.pubsub-project-id": PROJECT,
         "-event.pubsub-topic": TOPIC,
         "-event.list": "finalize",
         "-log-level": "warn",
     }
     return subprocess.Popen(
-        [environ["GCS_BINARY"], *(part for pair in options.items() for part in pair)],
+        [str(binary()), *(part for pair in options.items() for part in pair)],
         env={**environ, "PUBSUB_EMULATOR_HOST": f"127.0.0.1:{environ['GCS_PUBSUB_PORT']}"},
         preexec_fn=partial(die_with_parent, signal.SIGKILL, os.getpid()),
     )

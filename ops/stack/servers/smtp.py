@@ -1,4 +1,4 @@
-"""``python -m ops.stack.servers.smtp PORT DIR``: an SMTP server that keeps every mail as a file."""
+"""``python -m ops.stack.servers.smtp PORT DIR [HOST]``: an SMTP server that keeps every mail as a file."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ class Sink:
         return f"250 kept as {path.name}"
 
 
-async def serve(port: int, directory: Path) -> None:
-    """Listen on 127.0.0.1 until SIGTERM."""
+async def serve(port: int, directory: Path, host: str = "127.0.0.1") -> None:
+    """Listen until SIGTERM."""
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stopped.set)
     sink = Sink(directory)
     server = await loop.create_server(
-        lambda: SMTP(sink, data_size_limit=MAIL_BYTES_MAX, enable_SMTPUTF8=True), "127.0.0.1", port
+        lambda: SMTP(sink, data_size_limit=MAIL_BYTES_MAX, enable_SMTPUTF8=True), host, port
     )
     async with server:
         await stopped.wait()
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(int(sys.argv[1]), Path(sys.argv[2])))
+    asyncio.run(serve(int(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:]))

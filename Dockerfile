@@ -1,0 +1,47 @@
+# One image for every process: `docker run packstream api`, `… relay`, `… worker`, `… migrate`, `… topics`.
+# Target `stack` adds what docker-compose.yml runs of the emulated parts; the default target is the last.
+ARG PYTHON=3.12
+
+FROM python:${PYTHON}-slim AS builder
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
+RUN python -m venv /opt/venv
+COPY ops/image-requirements.lock /tmp/image-requirements.lock
+RUN /opt/venv/bin/pip install --require-hashes --no-deps -r /tmp/image-requirements.lock
+
+FROM builder AS stack-builder
+COPY requirements.lock /tmp/requirements.lock
+RUN /opt/venv/bin/pip install --require-hashes --no-deps -r /tmp/requirements.lock
+
+FROM python:${PYTHON}-slim AS base
+RUN groupadd --gid 10001 packstream \
+ && useradd --uid 10001 --gid packstream --no-create-home --shell /usr/sbin/nologin packstream \
+ && install -d -o packstream -g packstream /var/lib/packstream
+ENV PATH=/opt/venv/bin:$PATH \
+    PYTHONPATH=/app \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    HOST=0.0.0.0 \
+    DATA_DIR=/var/lib/packstream \
+    LOG_FORMAT=json
+WORKDIR /app
+COPY api api
+COPY models models
+COPY schemas schemas
+COPY streams streams
+COPY agents agents
+COPY migrations migrations
+COPY ops ops
+USER packstream
+VOLUME /var/lib/packstream
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["python", "-m", "ops.cli"]
+CMD ["api"]
+
+FROM base AS stack
+COPY --from=stack-builder /opt/venv /opt/venv
+ENTRYPOINT ["python"]
+CMD ["-m", "ops.cli", "--help"]
+
+FROM base AS packstream
+COPY --from=builder /opt/venv /opt/venv
+EXPOSE 8080
