@@ -180,9 +180,7 @@ async def claim(db: Connection, lanes_max: int) -> list[int]:
     return [lane for (lane,) in await db.fetch(CLAIM, lanes_max)]
 
 
-async def read(
-    db: Connection, lanes: Sequence[int], *, rows_max: int, bytes_max: int, row_bytes_max: int
-) -> list[Row]:
+async def read(db: Connection, lanes: Sequence[int], *, rows_max: int, bytes_max: int, row_bytes_max: int) -> list[Row]:
     """The oldest rows of claimed lanes, by seq. Nearly bounded: one row more a lane than `bytes_max`."""
     each = max(1, -(-rows_max // len(lanes))), max(1, bytes_max // len(lanes))
     return [Row(*record) for record in await db.fetch(READ, row_bytes_max, lanes, *each)]
@@ -213,8 +211,8 @@ async def record_failures(db: Connection, refusals: Sequence[Refusal]) -> None:
 async def park(db: Connection, refusals: Sequence[Refusal], letter_ids: Sequence[UUID], *, topic_prefix: str) -> None:
     """Move noted rows to the dead letters; a letter that was replayed in vain is parked again."""
     seqs, attempts, errors, reasons, _ = zip(*refusals, strict=True)
-    errors = [error[:ERROR_CHARS_MAX] for error in errors]
-    await db.execute(PARK, seqs, attempts, errors, reasons, letter_ids, topic_prefix)
+    short = [error[:ERROR_CHARS_MAX] for error in errors]
+    await db.execute(PARK, seqs, attempts, short, reasons, letter_ids, topic_prefix)
 
 
 async def release(db: Connection, seqs: Sequence[int]) -> None:

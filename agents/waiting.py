@@ -1,0 +1,35 @@
+"""Pauses that a stop cuts short."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import Final
+
+BACKOFF_S: Final = 0.1
+BACKOFF_MAX_S: Final = 3.0
+
+
+async def wait_for(stop: asyncio.Event, seconds: float) -> None:
+    """Sleep, but not past `stop`."""
+    try:
+        async with asyncio.timeout(seconds):
+            await stop.wait()
+    except TimeoutError:
+        return
+
+
+class Backoff:
+    """Ever longer pauses, capped and with jitter, until something goes well."""
+
+    def __init__(self) -> None:
+        self._seconds = BACKOFF_S
+
+    def reset(self) -> None:
+        """Something went well."""
+        self._seconds = BACKOFF_S
+
+    async def pause(self, stop: asyncio.Event) -> None:
+        """The next pause; up to BACKOFF_MAX_S."""
+        await wait_for(stop, self._seconds * random.uniform(0.5, 1.0))
+        self._seconds = min(self._seconds * 2, BACKOFF_MAX_S)
