@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
-import orjson
+import msgspec
 from fastapi import APIRouter
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
@@ -19,14 +19,14 @@ from starlette.responses import RedirectResponse, Response
 from api import ad_metrics
 from api.ad_services import AdServices
 from api.dependencies import as_buyer, authenticate, request_now, services_of
+from api.envelope import Envelope
 from models.ads.rules import EventKind, Placement, TargetType
 from models.ads.tokens import AdClaims, check_countable, check_kind, counts_until
 from models.errors import FieldError, InvalidToken, Unavailable, ValidationFailed
 from schemas.http.ads import ServeOut, TrackImpression, TrackOut
-from schemas.http.common import Envelope
 
-ACCEPTED: Final = orjson.dumps({"data": {"status": "accepted"}})
-DUPLICATE: Final = orjson.dumps({"data": {"status": "duplicate"}})
+ACCEPTED: Final = msgspec.json.encode({"data": {"status": "accepted"}})
+DUPLICATE: Final = msgspec.json.encode({"data": {"status": "duplicate"}})
 PREFETCH_HEADERS: Final = frozenset((b"purpose", b"sec-purpose", b"x-purpose", b"x-moz"))
 PREFETCHES: Final = (b"prefetch", b"prerender", b"preview")
 
@@ -66,7 +66,7 @@ async def serve(request: Request) -> Response:
     answer = await _ads(request).server.serve(
         _placement(request), buyer_store_id=buyer.store_id, now=request_now(request)
     )
-    return Response(orjson.dumps({"data": answer}, option=orjson.OPT_UTC_Z), media_type="application/json")
+    return Response(msgspec.json.encode({"data": answer}), media_type="application/json")
 
 
 @router.post(
