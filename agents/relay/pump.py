@@ -25,6 +25,7 @@ from models.outbox_commands import Connection, Due, Row
 LANES_MAX: Final = LANES // 2  #: of one claim; two pumps of a lone relay have all, several relays share them
 READ_BYTES_MAX: Final = 16 << 20
 DUE_ROWS_MAX: Final = 48  #: tried again in one cycle, singly: few, so that those rows that flow hardly wait
+QUIET_TYPES: Final = frozenset(("ad_events",))  #: so frequent that a log line each would drown the rest
 ANSWER_S: Final = 5.0  #: the broker counts as away when it has not answered a cycle's batches by then
 
 log = structlog.get_logger(__name__)
@@ -185,7 +186,8 @@ class Pump:
     def _report(self, lanes: Sequence[int], work: Work, outcome: Outcome, started: float) -> None:
         metrics.CYCLES.inc()
         metrics.BATCH_ROWS.observe(len(outcome.acked))
-        log.info(
+        routine = all(row.type in QUIET_TYPES for row in outcome.acked) and not outcome.refused
+        (log.debug if routine else log.info)(
             "relay_published",
             rows=len(outcome.acked),
             refused=len(outcome.refused),
