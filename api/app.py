@@ -14,7 +14,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.exceptions import ExceptionMiddleware
-from starlette.types import ASGIApp
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.ad_services import run_ads
 from api.errors import handle
@@ -48,6 +49,27 @@ HANDLED: Final[Sequence[type[Exception]]] = (
 )
 
 
+class Dispatch:
+    """Finds routes whose path has no parameters by one look-up; the router tries all the others in turn."""
+
+    def __init__(self, router: APIRouter) -> None:
+        self._router = router
+        self._routes: dict[tuple[str, str], Route] = {}
+        for route in router.routes:
+            if isinstance(route, Route) and "{" not in route.path:
+                for method in route.methods or ():
+                    self._routes.setdefault((method, route.path), route)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        route = self._routes.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
+        if route is None:
+            await self._router(scope, receive, send)
+            return
+        scope["route"], scope["endpoint"], scope["path_params"] = route, route.endpoint, {}
+        scope.setdefault("router", self._router)
+        await route.handle(scope, receive, send)
+
+
 class Application(FastAPI):
     """FastAPI with our edge in place of its outer middleware."""
 
@@ -56,8 +78,17 @@ class Application(FastAPI):
         self.settings = settings
         self.request_metrics = RequestMetrics()
 
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await super().__call__(scope, receive, send)
+            return
+        scope["app"] = self
+        if self.middleware_stack is None:
+            self.middleware_stack = self.build_middleware_stack()
+        await self.middleware_stack(scope, receive, send)
+
     def build_middleware_stack(self) -> ASGIApp:
-        app: ASGIApp = AsyncExitStackMiddleware(self.router)
+        app: ASGIApp = AsyncExitStackMiddleware(Dispatch(self.router))
         app = ExceptionMiddleware(app, handlers=dict.fromkeys(HANDLED, handle))
         origins = [origin.strip() for origin in self.settings.cors_origins.split(",") if origin.strip()]
         if origins:

@@ -158,4 +158,4 @@ def _field_error(error: Mapping[str, Any]) -> FieldError:
     field = ".".join(map(str, names)) or str(place)
     if error["type"] == "json_invalid":
         field = str(place)
-    return FieldError(field[:200], error["type"], str(error["msg"])[:500])
+    return FieldError(field[:200], error["type"], str(error["msg"]).removeprefix("Value error, ")[:500])

@@ -48,6 +48,7 @@ def make_engine(url: str, *, pool_size: int, application: str) -> AsyncEngine:
         max_overflow=0,
         pool_timeout=5,
         pool_pre_ping=False,
+        hide_parameters=True,  # errors are logged, and values may be e-mails or password hashes
         connect_args={
             "timeout": 5,
             "server_settings": {

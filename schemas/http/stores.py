@@ -13,7 +13,7 @@ from schemas.http.common import Body, Id, Line, Name, Prose, Shape
 StoreKind = Literal["buyer", "vendor"]
 StoreRole = Literal["owner", "manager", "staff"]
 Kyc = Literal["pending", "verified", "rejected", "expired"]
-State = Annotated[str, StringConstraints(strip_whitespace=True, to_upper=True, pattern=r"^[A-Z]{2}$")]
+State = Annotated[str, StringConstraints(strip_whitespace=True, to_upper=True, pattern=r"^[A-Za-z]{2}$")]
 PostalCode = Annotated[str, StringConstraints(strip_whitespace=True, pattern=r"^[0-9A-Za-z][0-9A-Za-z -]{1,11}$")]
 
 
