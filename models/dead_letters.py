@@ -1,4 +1,7 @@
-"""Dead letters: records that could not be published or processed, kept with their reason until someone decides."""
+"""Dead letters: records that could not be published or processed, kept with their reason until someone decides.
+
+Deciding (replay, discard) is in dead_letter_commands.py.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, Index, LargeBinary, SmallInteger, Text, UniqueConstraint, text
+from sqlalchemy import CheckConstraint, Index, LargeBinary, SmallInteger, Text, UniqueConstraint, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
@@ -16,6 +19,8 @@ from models.database import Base, new_id
 
 ERROR_CHARS_MAX = 2000
 RELAY = "relay"  #: the source of letters that the broker refused
+NEVER_PUBLISHED = -1  #: the partition of a relay's letter
+REPLAY_HEADER = "dead-letter-id"  #: of a replayed record: the letter that it comes from
 
 
 class DeadLetterStatus(StrEnum):
@@ -54,7 +59,7 @@ class DeadLetter(Base):
 
 
 class Letter(NamedTuple):
-    """A record that goes to the dead letters."""
+    """A record that goes to the dead letters. `replay_of`: the letter that its REPLAY_HEADER names, if it has one."""
 
     source: str
     topic: str
@@ -67,11 +72,17 @@ class Letter(NamedTuple):
     event_id: UUID | None = None
     event_type: str | None = None
     attempts: int = 1
+    traceparent: str | None = None
+    replay_of: UUID | None = None
 
 
 async def park(tx: AsyncSession, letters: list[Letter], *, wall: datetime) -> None:
-    """Keep `letters`; one that is kept already (the same source, topic, partition and offset) stays as it is."""
-    if not letters:
+    """Keep `letters`; one that is kept already (the same source, topic, partition and offset) stays as it is.
+
+    A record that was replayed in vain parks the letter it came from again, at its new position.
+    """
+    fresh = [letter for letter in letters if not (letter.replay_of and await _park_again(tx, letter))]
+    if not fresh:
         return
     rows = [
         {
@@ -79,9 +90,31 @@ async def park(tx: AsyncSession, letters: list[Letter], *, wall: datetime) -> No
             "id": new_id(),
             "error": letter.error[:ERROR_CHARS_MAX],
             "status": DeadLetterStatus.PARKED,
-            "headers": {},
+            "headers": {"traceparent": letter.traceparent} if letter.traceparent else {},
             "created_at": wall,
         }
-        for letter in letters
+        for letter in fresh
     ]
+    for row in rows:
+        del row["traceparent"], row["replay_of"]
     await tx.execute(insert(DeadLetter).on_conflict_do_nothing(), rows)
+
+
+async def _park_again(tx: AsyncSession, letter: Letter) -> bool:
+    """Whether the letter that `letter` is a replay of waits for its outcome; if so, this is the outcome."""
+    statement = (
+        update(DeadLetter)
+        .where(DeadLetter.id == letter.replay_of, DeadLetter.source == letter.source)
+        .where(DeadLetter.status == DeadLetterStatus.REPLAYED)
+        .values(
+            status=DeadLetterStatus.PARKED,
+            partition=letter.partition,
+            offset=letter.offset,
+            reason=letter.reason,
+            error=letter.error[:ERROR_CHARS_MAX],
+            attempts=DeadLetter.attempts + letter.attempts,
+            decided_at=None,
+            decided_by=None,
+        )
+    )
+    return (await tx.execute(statement.returning(DeadLetter.id))).first() is not None
