@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 from uuid import UUID
 
@@ -77,9 +78,8 @@ class AdCounters:
     def open(self, partition: int, table: StateReader) -> Counters:
         """The partition's state; whatever was known about its shards' gates and days is read anew."""
         counters = Counters(self._grace, get=table.get, scan=table.scan, scan_range=table.scan_range)
-        for kept in (self._gates, self._closers):
-            for key in [key for key in kept if key[0] == partition]:
-                del kept[key]  # type: ignore[attr-defined]
+        self._gates = {key: gate for key, gate in self._gates.items() if key[0] != partition}
+        self._closers = {key: closer for key, closer in self._closers.items() if key[0] != partition}
         return counters
 
     def fold(self, state: Counters, messages: Sequence[Any]) -> tuple[dict[bytes, bytes | None], BatchShown]:
@@ -127,9 +127,9 @@ class AdCounters:
         for batch in shown:
             self._count(batch)
             if batch.letters or batch.shown.late:
-                await self._retry("keep_bad", lambda batch=batch: self._keep_bad(partition, batch))
+                await self._retry("keep_bad", partial(self._keep_bad, partition, batch))
             for number, part in batch.shown.shards.items():
-                await self._retry("publish", lambda n=number, p=part: self._publish(partition, state, n, p))
+                await self._retry("publish", partial(self._publish, partition, state, number, part))
 
     async def _publish(self, partition: int, state: Counters, shard: int, part: ShardShown) -> None:
         days = [day.values() for day in part.days]

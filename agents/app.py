@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import faust
 from faust.types.auth import CredentialsT
@@ -61,7 +62,7 @@ def worker_directory(settings: Settings) -> Path:
     return path
 
 
-def own_store(table: faust.tables.Table, settings: Settings) -> FencedStore:  # type: ignore[name-defined]
+def own_store(table: Any, settings: Settings) -> FencedStore:
     """The table's fenced store, told how to reach Kafka."""
     store: FencedStore = table.data
     store.connection = kafka.connection(settings)

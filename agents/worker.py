@@ -140,17 +140,18 @@ def end_at_latest(timeout_s: float) -> None:
     timer.start()
 
 
+class BoundedStop(faust.Worker):
+    """A Faust worker that leaves within STOP_TIMEOUT_S of SIGTERM."""
+
+    def _on_sigterm(self) -> None:
+        end_at_latest(STOP_TIMEOUT_S)
+        super()._on_sigterm()
+
+
 def main(settings: Settings, agents: Sequence[str] | None = None) -> None:
     """Run until SIGTERM. Exit status 75: start me again."""
     worker = Worker(settings, agents or AGENTS)
     if settings.worker_metrics_port:
         start_http_server(settings.worker_metrics_port)
-    process = faust.Worker(worker.app, loglevel="WARN", redirect_stdouts=False, quiet=True)
-    stop = process._on_sigterm
-
-    def on_sigterm() -> None:
-        end_at_latest(STOP_TIMEOUT_S)
-        stop()
-
-    process._on_sigterm = on_sigterm
+    process = BoundedStop(worker.app, loglevel="WARN", redirect_stdouts=False, quiet=True)
     process.execute_from_commandline()

@@ -170,7 +170,9 @@ class Counters:
             found = self.shards[number] = Shard(number, self._grace, self._get, self._scan)
         return found
 
-    def fold(self, records: Sequence[tuple[int, Columns]], known: Container[bytes]) -> tuple[dict[bytes, bytes | None], Shown]:
+    def fold(
+        self, records: Sequence[tuple[int, Columns]], known: Container[bytes]
+    ) -> tuple[dict[bytes, bytes | None], Shown]:
         """Count records ``(offset, columns)`` in order; new table values and what to show.
 
         `known` holds the ids of ads that exist; events of others are left out, not marked, and named.

@@ -36,7 +36,13 @@ def reopens_at(lost_at: datetime, grace: Grace) -> datetime:
 
 
 def next_step(
-    record: GateRecord | None, *, epoch: str | None, run_id: str | None, server_run_id: str, watermark: datetime, grace: Grace
+    record: GateRecord | None,
+    *,
+    epoch: str | None,
+    run_id: str | None,
+    server_run_id: str,
+    watermark: datetime,
+    grace: Grace,
 ) -> GateStep:
     """`epoch` and `run_id`: what the gate in Redis holds; `server_run_id`: of the server that answered."""
     if record is None:

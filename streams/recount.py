@@ -11,7 +11,7 @@ from collections.abc import Container
 from dataclasses import dataclass, field
 
 from schemas.ad_columns import CLICK, Columns
-from streams.watermarks import DAY_S, Grace, Watermark
+from streams.watermarks import DAY_S, MINUTE_S, Grace, Watermark
 
 
 @dataclass(slots=True)
@@ -31,7 +31,7 @@ class Recount:
     grace: Grace
     known: Container[bytes]
     ads: dict[bytes, AdTotals] = field(default_factory=dict)
-    late: set[bytes] = field(default_factory=set)  #: events of the day that came after it had closed
+    late: set[bytes] = field(default_factory=set)  #: events of the day that came when they could not be counted
     counted: set[bytes] = field(default_factory=set)
     repeats: int = 0
     unknown: Counter[bytes] = field(default_factory=Counter)
@@ -42,18 +42,20 @@ class Recount:
         watermark = self._watermarks.setdefault(columns.shard, Watermark(self.grace))
         if columns.tick_us is not None:
             watermark.advance(columns.tick_us)
-        for jti, ad, kind, iat_s, cost in zip(
-            columns.jti, columns.ad, columns.kind, columns.iat_s, columns.cost_micros, strict=True
+        closed = self.day <= watermark.closed_day
+        for jti, ad, kind, iat_s, exp_s, cost in zip(
+            columns.jti, columns.ad, columns.kind, columns.iat_s, columns.exp_s, columns.cost_micros, strict=True
         ):
             if iat_s // DAY_S == self.day:
-                self._event(jti, columns.ads[ad], kind, cost, closed=self.day <= watermark.closed_day)
+                late = closed or exp_s // MINUTE_S < watermark.oldest_bucket
+                self._event(jti, columns.ads[ad], kind, cost, late=late)
 
-    def _event(self, jti: bytes, ad_id: bytes, kind: int, cost: int, *, closed: bool) -> None:
+    def _event(self, jti: bytes, ad_id: bytes, kind: int, cost: int, *, late: bool) -> None:
         if jti in self.counted:
             self.repeats += 1
         elif ad_id not in self.known:
             self.unknown[ad_id] += 1
-        elif closed:
+        elif late:
             self.late.add(jti)
         else:
             self.counted.add(jti)

@@ -37,13 +37,14 @@ log = structlog.get_logger(__name__)
 
 POSITION_KEY: Final = b"\0pos"  #: table key: offset of the last source record that the table contains
 FENCE_TIMEOUT_S: Final = 30.0
+READ_ONLY: Final = "write this table through its bulk agent only"
 LOAD_RECORDS: Final = 20_000  #: changelog records in one RocksDB batch while loading
 
 
 class StateReader:
     """Read access to one partition of the table."""
 
-    def __init__(self, db: rocksdict.Rdict) -> None:
+    def __init__(self, db: Any) -> None:  # a rocksdict.Rdict in raw mode: keys and values are bytes
         self._db = db
         self.get: Callable[[bytes], bytes | None] = db.get
 
@@ -77,6 +78,9 @@ class Ownership:
 
 class FencedStore(Store):
     """See the module. `connection` (aiokafka arguments) and `source_topic` are set by the bulk agent."""
+
+    app: Any  # Faust's interfaces name less than its classes have
+    table: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, driver="rocksdict", **kwargs)
@@ -263,10 +267,15 @@ class FencedStore(Store):
         if any(event.message.partition in self.owned for event in batch):
             restart(self.app, f"{self.changelog} changed after it was fenced")
 
-    def _read_only(self, *args: Any) -> None:
-        raise TypeError("write this table through its bulk agent only")
+    def _set(self, key: bytes, value: bytes | None) -> None:
+        raise TypeError(READ_ONLY)
 
-    _set = _del = set_persisted_offset = _read_only
+    def _del(self, key: bytes) -> None:
+        raise TypeError(READ_ONLY)
+
+    def set_persisted_offset(self, tp: TP, offset: int) -> None:
+        """Forbidden: the offset moves with the values, in `write_batch`."""
+        raise TypeError(READ_ONLY)
 
     async def next_source_offset(self, partition: int, offset: int) -> int:
         """Offset of the first source record at or after `offset` that really exists."""

@@ -160,7 +160,10 @@ async def _charge_store(
             impressions=sum(rollup.impressions for rollup in rollups),
             clicks=sum(rollup.clicks for rollup in rollups),
             spend_micros=spend_micros,
-            ads=[AdDayTotals(ad_id=r.ad_id, impressions=r.impressions, clicks=r.clicks, spend_micros=r.spend_micros) for r in rollups],
+            ads=[
+                AdDayTotals(ad_id=r.ad_id, impressions=r.impressions, clicks=r.clicks, spend_micros=r.spend_micros)
+                for r in rollups
+            ],
         ),
     )
     if spend_micros == 0:
@@ -186,4 +189,3 @@ async def _charge_store(
 
 def _event_id(event_type: str, store_id: UUID, day: date) -> UUID:
     return uuid5(EVENT_NAMESPACE, f"{event_type}:{store_id}:{day}")
-

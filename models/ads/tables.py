@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date, datetime
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import CheckConstraint, ForeignKey, Index, SmallInteger, Text, text
@@ -85,6 +86,7 @@ class AdDay(Base):
     day: Mapped[date] = mapped_column(primary_key=True)
     charged_at: Mapped[datetime | None]
     reconciled_at: Mapped[datetime | None]
+    reconciliation: Mapped[dict[str, Any] | None] = mapped_column(comment="the last report of `packstream reconcile`")
 
 
 class AdDayClosure(Base):
