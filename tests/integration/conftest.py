@@ -1,0 +1,37 @@
+"""The API on real parts. The database is shared by tests, which make people and stores of their own; `alone` is not."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from ops.settings import Settings
+from tests.api_driver import Api, running
+from tests.local_stack import Database, Stack, settings_for
+
+
+@pytest.fixture
+def api_settings(stack: Stack, redis_url: str) -> Settings:
+    """Settings of an API on the shared database."""
+    return settings_for(stack, redis_url=redis_url, log_level="warning")
+
+
+@pytest.fixture
+async def api(api_settings: Settings) -> AsyncIterator[Api]:
+    """An API on the shared database."""
+    async with running(api_settings) as started:
+        yield started
+
+
+@pytest.fixture
+def alone_settings(stack: Stack, database: Database, redis_url: str) -> Settings:
+    """Settings of an API on a database of this test alone."""
+    return settings_for(stack, database, redis_url=redis_url, log_level="warning")
+
+
+@pytest.fixture
+async def alone(alone_settings: Settings) -> AsyncIterator[Api]:
+    """An API on a database of this test alone."""
+    async with running(alone_settings) as started:
+        yield started
