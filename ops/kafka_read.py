@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
 
 READ_RECORDS = 5_000
 
@@ -26,8 +27,7 @@ async def read_topic(
         isolation_level=isolation,
         max_partition_fetch_bytes=8 << 20,
     ) as consumer:
-        partitions = consumer.partitions_for_topic(topic) or await _partitions(consumer, topic)
-        tps = [TopicPartition(topic, p) for p in sorted(partitions)]
+        tps = [TopicPartition(topic, p) for p in sorted(await _partitions(connection, topic))]
         ends = await consumer.end_offsets(tps)
         stops = {tp: min(end, until.get(tp.partition, 0)) if until is not None else end for tp, end in ends.items()}
         consumer.assign(tps)
@@ -45,9 +45,13 @@ async def read_topic(
                     yield kept
 
 
-async def _partitions(consumer: AIOKafkaConsumer, topic: str) -> set[int]:
-    await consumer._client.fetch_all_metadata()
-    found = consumer._client.cluster.partitions_for_topic(topic)
-    if not found:
-        raise SystemExit(f"packstream: there is no topic {topic}: run `packstream topics`")
-    return set(found)
+async def _partitions(connection: dict[str, Any], topic: str) -> set[int]:
+    admin = AIOKafkaAdminClient(**connection)
+    await admin.start()
+    try:
+        [found] = await admin.describe_topics([topic])
+    finally:
+        await admin.close()
+    if not found["partitions"]:
+        raise SystemExit(f"packstream: there is no topic {topic}: run `packstream topics`, start a worker once")
+    return {partition["partition"] for partition in found["partitions"]}
