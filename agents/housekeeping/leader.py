@@ -14,12 +14,11 @@ from typing import Final
 
 import structlog
 from sqlalchemy import text
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
 from agents.housekeeping.chores import Chores
 from agents.housekeeping.metrics import LEADER
-from agents.waiting import Backoff, wait_for
+from agents.outages import DATABASE_GONE, Backoff, wait_for
 from models.ads.engine import freeze_shards
 from models.database import make_engine
 from ops.settings import Settings
@@ -44,7 +43,7 @@ async def housekeeping(settings: Settings, stop: asyncio.Event, ready: Callable[
             try:
                 await _with_connection(engine, settings, stop, ready)
                 backoff.reset()
-            except (SQLAlchemyError, OSError, TimeoutError) as exc:
+            except DATABASE_GONE as exc:
                 log.warning("housekeeping_database_gone", error=repr(exc))
                 await backoff.pause(stop)
     finally:

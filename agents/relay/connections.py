@@ -12,6 +12,7 @@ import structlog
 from aiokafka import AIOKafkaProducer
 
 from agents.kafka import connection
+from agents.outages import DATABASE_GONE
 from agents.relay.publish import BATCH_BYTES
 from ops.settings import Settings
 from schemas.registry import PARTITIONS, TOPICS
@@ -20,9 +21,6 @@ CONNECT_S: Final = 5.0
 REQUEST_MS: Final = 5_000
 CLOSE_S: Final = 3.0
 IDLE_IN_TRANSACTION_MS: Final = 10_000  #: a relay that stands still loses its lanes after this time
-
-DATABASE_GONE: Final = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
-"""What a lost or refused connection, or a statement that Postgres broke off, raises."""
 
 # The outbox is a queue: its size changes faster than its statistics, so plans must not depend on them.
 # An acknowledged row's removal may be lost with the server (it would be sent again), so commits need not wait.

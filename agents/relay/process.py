@@ -16,8 +16,8 @@ from aiokafka.errors import KafkaError
 from prometheus_client import start_http_server
 
 from agents.housekeeping import housekeeping
+from agents.outages import DATABASE_GONE, Backoff, wait_for
 from agents.relay.connections import (
-    DATABASE_GONE,
     TopicsMissing,
     pump_connection,
     start_producer,
@@ -26,7 +26,6 @@ from agents.relay.connections import (
 from agents.relay.metrics import show_backlog
 from agents.relay.publish import ProducerBroken, Publisher
 from agents.relay.pump import Limits, Pump
-from agents.waiting import Backoff, wait_for
 from models.outbox_commands import backlog
 from ops.settings import Settings
 

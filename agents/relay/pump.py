@@ -13,11 +13,10 @@ from typing import Final
 import structlog
 from asyncpg.transaction import Transaction
 
+from agents.outages import DATABASE_GONE, wait_for
 from agents.relay import metrics
-from agents.relay.connections import DATABASE_GONE
 from agents.relay.failures import refusal, settle
 from agents.relay.publish import ROW_BYTES_MAX, Outcome, Publisher
-from agents.waiting import wait_for
 from models import outbox_commands as commands
 from models.outbox import LANES
 from models.outbox_commands import Connection, Due, Row

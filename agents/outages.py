@@ -1,10 +1,16 @@
-"""Pauses that a stop cuts short."""
+"""How a lost connection shows, and pauses that a stop cuts short."""
 
 from __future__ import annotations
 
 import asyncio
 import random
 from typing import Final
+
+import asyncpg
+from sqlalchemy.exc import SQLAlchemyError
+
+DATABASE_GONE: Final = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, SQLAlchemyError)
+"""What a lost or refused connection, or a statement that Postgres broke off, raises."""
 
 BACKOFF_S: Final = 0.1
 BACKOFF_MAX_S: Final = 3.0
