@@ -11,7 +11,7 @@ CODE := api models schemas streams agents ops
 PYTEST ?= $(BIN)/pytest
 ARGS ?=
 
-.PHONY: help setup demo test lint bench test-debezium
+.PHONY: FORCE help setup setup-debezium lock demo test lint bench test-debezium
 
 help:
 	@echo "make demo           set up, start everything, replay a marketplace week, check every number"
@@ -23,13 +23,21 @@ help:
 
 .venv/.made:
 	@if [ -z "$(PYTHON)" ]; then echo "setup: Python 3.11 or newer is needed: install it, or set PYTHON" >&2; exit 1; fi
-	echo "setup: making .venv with $(PYTHON)"
-	rm -rf .venv
-	$(PYTHON) -m venv .venv || { echo "setup: $(PYTHON) cannot make a venv: install its venv package (Debian: python3-venv)" >&2; exit 1; }
+	if ! $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+	  echo "setup: making .venv with $(PYTHON)"
+	  rm -rf .venv
+	  $(PYTHON) -m venv .venv || { echo "setup: $(PYTHON) makes no venv: install python3-venv" >&2; exit 1; }
+	fi
 	touch $@
 
+# The part of pyproject.toml that an installation depends on; rewritten only when it changed.
+.venv/.project: .venv/.made FORCE
+	@sed '/^\[tool\./,$$d' pyproject.toml | cmp -s - $@ || sed '/^\[tool\./,$$d' pyproject.toml > $@
+
+FORCE:
+
 # uv comes through pip at the version and hashes of the lock; the rest comes through uv.
-.venv/.synced: .venv/.made requirements.lock pyproject.toml
+.venv/.synced: .venv/.project requirements.lock
 	@echo "setup: installing what requirements.lock pins"
 	if [ ! -x $(BIN)/uv ]; then
 	  sed -n '/^uv==/,/^[^ ]*[^\\]$$/p' requirements.lock > .venv/uv.lock
@@ -57,9 +65,18 @@ lint: setup
 	$(BIN)/python -m schemas.check
 	$(BIN)/python -m ops.lint.migrations
 
+# Locks name no index. After a change of dependencies in pyproject.toml.
+lock: .venv/.synced
+	@lock() { $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
+	  --no-header --no-emit-index-url "$$@"; }
+	lock --all-extras -o requirements.lock
+	lock -c requirements.lock -o ops/image-requirements.lock
+
 bench: setup
 	@$(BIN)/packstream bench all $(ARGS)
 
-test-debezium: setup
+setup-debezium: setup
 	@$(BIN)/python -m ops.stack.install debezium
-	$(PYTEST) -m debezium $(ARGS)
+
+test-debezium: setup-debezium
+	@$(PYTEST) -m debezium $(ARGS)

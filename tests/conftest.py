@@ -12,10 +12,13 @@ from pathlib import Path
 import pytest
 
 from ops.migrate import upgrade
-from ops.stack.local import stack_down, stack_up
+from ops.stack.local import stack_down, stack_up, start_all, stop_all
+from ops.stack.parts.connect import Connect
 from ops.stack.parts.postgres import run_sql, url_in_database
 from ops.stack.parts.redis import DATABASES
 from ops.stack.paths import DataDir
+from ops.stack.ports import PortBook
+from ops.stack.units import Site
 from tests.local_stack import Database, Stack, settings_for
 
 STACK_PARTS = ("postgres", "kafka", "redis")
@@ -53,6 +56,20 @@ def stack(bare_stack: Stack) -> Stack:
     upgrade(settings_for(bare_stack, database_url=url_in_database(bare_stack.database, TEMPLATE)))
     run_sql(admin, f"DROP DATABASE packstream WITH (FORCE);\nCREATE DATABASE packstream TEMPLATE {TEMPLATE}")
     return bare_stack
+
+
+@pytest.fixture(scope="session")
+def connect_url(bare_stack: Stack) -> Iterator[str]:
+    """The REST address of a Kafka Connect worker with Debezium, on the session's Kafka (make setup-debezium)."""
+    data = DataDir.at(bare_stack.data / "connect")
+    data.make()
+    with PortBook() as book:
+        ports = book.choose(Connect.ports, last={})
+        unit = Connect(Site(data, ports, {"KAFKA_BROKERS": bare_stack.kafka}))
+        unit.check()
+        asyncio.run(start_all([unit], bound=True))
+    yield Connect.addresses(ports)["CONNECT_URL"]
+    asyncio.run(stop_all([unit]))
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from ops.cli.context import with_data
 from ops.cli.stack import json_option, parts_option
 from ops.stack.local import API_PORT, parse_parts
 from ops.stack.paths import DataDir
+from ops.supervisor.announcer import Announcer
 from ops.supervisor.system import run_system
 
 
@@ -26,9 +27,8 @@ def up(data: DataDir, port: int | None, parts: str | None, as_json: bool) -> Non
     With --json, one line on standard output once everything is ready.
     """
     environ = {**os.environ, **({API_PORT: str(port)} if port else {})}
-
-    def say(line: str) -> None:
-        click.echo(line, err=True)
+    data.make()
+    say = Announcer(data.log("up"))
 
     def when_ready(described: dict[str, object]) -> None:
         click.echo(

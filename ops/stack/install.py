@@ -1,7 +1,8 @@
-"""``python -m ops.stack.install``: brings into the cache what no Python package carries.
+"""``python -m ops.stack.install [debezium]``: brings into the cache what no Python package carries.
 
 Kafka's jars (Maven), their ahead-of-time cache and the feature levels of a new cluster (one training run),
-and stripe-mock (Go). What is there already is checked and kept, so that a second run takes no time.
+and stripe-mock (Go); with ``debezium`` also Kafka Connect and Debezium. What is there already is checked
+and kept, so that a second run takes no time.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import tempfile
 from pathlib import Path
 
 from ops.stack.errors import StackError
-from ops.stack.parts import kafka, stripe
+from ops.stack.parts import connect, kafka, stripe
 from ops.stack.paths import REPOSITORY, DataDir, cache_dir
 from ops.stack.ports import PortBook
 from ops.stack.processes import spawn
@@ -47,7 +48,10 @@ def fetch_jars(pom: Path, checksums: Path, directory: Path) -> bool:
         return False
     maven = shutil.which("mvn")
     if maven is None:
-        raise StackError("Maven is not installed and Kafka's jars come through it: `apt-get install maven`, then again")
+        raise StackError(
+            "Maven is not installed and Kafka's jars come through it: "
+            "install it (Debian: `apt-get install maven`) and try again"
+        )
     if directory.exists():
         shutil.rmtree(directory)
     options = ["-q", "-B", "-f", str(pom), "dependency:copy-dependencies", f"-DoutputDirectory={directory}"]
@@ -65,7 +69,10 @@ def write_bootstrap_checkpoint() -> None:
         logs = broker.home / "logs"
         (logs / "meta.properties").unlink()
         tool = ("format", "-t", kafka.new_uuid(), "-c", str(broker.home / "server.properties"))
-        run(list(kafka.java_command("kafka.tools.StorageTool", *tool)), what="formatting Kafka's log directory")
+        run(
+            list(kafka.java_command(kafka.jars_dir(), "kafka.tools.StorageTool", *tool)),
+            what="formatting Kafka's log directory",
+        )
         install_file(logs / "bootstrap.checkpoint", kafka.bootstrap_checkpoint())
 
 
@@ -119,14 +126,21 @@ def install_stripe() -> None:
         install_file(Path(scratch) / "stripe-mock", stripe.binary())
 
 
-def main() -> None:
+def install_debezium() -> None:
+    fetch_jars(STACK_FILES / "connect-pom.xml", STACK_FILES / "connect-jars.sha256", connect.worker_jars())
+    fetch_jars(STACK_FILES / "debezium-pom.xml", STACK_FILES / "debezium-jars.sha256", connect.debezium_jars())
+
+
+def main(extras: list[str]) -> None:
     cache_dir().mkdir(parents=True, exist_ok=True)
     try:
         install_kafka()
         install_stripe()
+        if "debezium" in extras:
+            install_debezium()
     except StackError as exc:
         raise SystemExit(f"setup: {exc}") from None
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+import urllib.error
 import urllib.request
 from typing import ClassVar
 
@@ -13,6 +14,7 @@ from ops.stack.processes import Command, spawn
 from ops.stack.units import Site, Unit, last_line
 
 ERRAND_POLL_S = 0.05
+REFUSAL_BYTES_MAX = 500
 
 
 def packstream(site: Site, *arguments: str) -> Command:
@@ -47,13 +49,22 @@ class Api(Program):
 
     name = "api"
     arguments = ("api",)
+    _refusal = ""
 
     def ready(self) -> bool:
         try:
             with urllib.request.urlopen(f"{self.site.addresses['API_URL']}/readyz", timeout=5) as answer:
                 return bool(answer.status == 200)
+        except urllib.error.HTTPError as exc:
+            self._refusal = exc.read(REFUSAL_BYTES_MAX).decode(errors="replace")
         except OSError:
-            return False
+            self._refusal = ""
+        return False
+
+    @property
+    def died(self) -> str:
+        """What its readiness route answered last, else the last words in its log."""
+        return f"{self._refusal} (see {self.site.data.log(self.name)})" if self._refusal else super().died
 
 
 class Relay(Program):

@@ -83,9 +83,9 @@ def bootstrap_checkpoint() -> Path:
     return kafka_cache() / "bootstrap.checkpoint"
 
 
-def java_command(main: str, *args: str, flags: tuple[str, ...] = ()) -> tuple[str, ...]:
-    """A Java command line over Kafka's jars, sorted so that it fits the AOT cache."""
-    classpath = ":".join(str(jar) for jar in sorted(jars_dir().glob("*.jar")))
+def java_command(jars: Path, main: str, *args: str, flags: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """A Java command line over a directory of jars, sorted so that it fits the AOT cache."""
+    classpath = ":".join(str(jar) for jar in sorted(jars.glob("*.jar")))
     return (str(java()), *FIXED_JVM, *flags, "-cp", classpath, main, *args)
 
 
@@ -129,7 +129,8 @@ class Kafka(Unit):
 
     def broker_command(self, flags: tuple[str, ...]) -> Command:
         logging = f"-Dlog4j2.configurationFile={self.home / 'log4j2.properties'}"
-        return Command(java_command("kafka.Kafka", str(self.home / "server.properties"), flags=(*flags, logging)))
+        properties = str(self.home / "server.properties")
+        return Command(java_command(jars_dir(), "kafka.Kafka", properties, flags=(*flags, logging)))
 
     def ready(self) -> bool:
         return brokers_known(self.port("KAFKA_PORT")) > 0
