@@ -98,7 +98,8 @@ def decode_dict(data: bytes | None) -> tuple[str, AvroRecord]:
 def decode(data: bytes | None) -> Record:
     """The typed record of a payload. Raises UndecodableError."""
     name, fields = decode_dict(data)
-    return _typed(RECORDS[name], fields)
+    record: Record = _typed(RECORDS[name], fields)
+    return record
 
 
 def _as_dict(record: Any) -> AvroRecord:

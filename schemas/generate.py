@@ -88,7 +88,7 @@ class Writer:
 def default_of(value: object, annotation: str) -> str:
     """A field's default as Python source."""
     if annotation == "bytes":
-        return repr(str(value).encode("latin-1"))
+        return "b" + json.dumps(value)
     if value == []:
         return "field(default_factory=list)"
     return json.dumps(value) if isinstance(value, str) else repr(value)
