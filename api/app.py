@@ -22,7 +22,7 @@ from api.errors import handle
 from api.metrics import RequestMetrics
 from api.middleware import Edge, EdgeRules
 from api.openapi import describe
-from api.routes import admin, ads, auth, health, ops, stores, users, vendor_ads
+from api.routes import admin, ads, auth, dead_letters, health, ops, stores, users, vendor_ads
 from api.services import Part, follow_clock, open_services
 from models.errors import PackstreamError
 from ops.settings import Settings
@@ -36,6 +36,7 @@ ROUTERS: Final[Sequence[APIRouter]] = (
     vendor_ads.router,
     admin.router,
     ops.router,
+    dead_letters.router,
 )
 TEST_ROUTERS: Final[Sequence[APIRouter]] = (admin.test_router, ops.test_router)  #: not in production
 PARTS: Final[Sequence[Part]] = (follow_clock, run_ads)

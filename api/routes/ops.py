@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from typing import Annotated
+
+from fastapi import APIRouter, Query
 
 from api.dependencies import Admin, Now, Process, Tx
 from api.envelope import Envelope
 from api.services import wall_clock
 from models import overview
+from models.ads import reconciling
 from models.clock import set_clock
-from schemas.http.ops import ClockOut, Overview, SetClock
+from models.errors import NotFound
+from schemas.http.common import Day
+from schemas.http.ops import ClockOut, Overview, ReconciliationOut, SetClock
 
 router = APIRouter(prefix="/api/admin/ops", tags=["operations"])
 test_router = APIRouter(prefix="/api/admin/ops", tags=["operations"])
@@ -19,6 +24,15 @@ test_router = APIRouter(prefix="/api/admin/ops", tags=["operations"])
 async def look(admin: Admin, tx: Tx, now: Now) -> Envelope[Overview]:
     """Relay, dead letters, gate and day closures in one look."""
     return Envelope(data=Overview.model_validate(await overview.read(tx, now=now, wall=wall_clock())))
+
+
+@router.get("/reconciliation")
+async def reconciliation(day: Annotated[Day, Query()], admin: Admin, tx: Tx) -> Envelope[ReconciliationOut]:
+    """The last report of a UTC day, as `packstream reconcile` kept it; not found while there is none."""
+    report = await reconciling.report(tx, day)
+    if report is None:
+        raise NotFound("this day was not reconciled yet")
+    return Envelope(data=ReconciliationOut.model_validate(report))
 
 
 @test_router.post("/clock")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Annotated, Any
 from uuid import UUID
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
 RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:[Zz]|[+-]\d\d:\d\d)")
+DAY = re.compile(r"\d{4}-\d\d-\d\d")
 NESTING_MAX = 32
 
 
@@ -23,6 +24,13 @@ def parse_time(text: object) -> datetime:
         return datetime.fromisoformat(text.upper()).astimezone(UTC)
     except OverflowError:
         raise ValueError("the time is out of range") from None
+
+
+def parse_day(text: object) -> object:
+    """A calendar day as YYYY-MM-DD, nothing else that could be read as one."""
+    if isinstance(text, str) and not DAY.fullmatch(text):
+        raise ValueError("expected a day, such as 2026-01-31")
+    return text
 
 
 def refuse_nul(value: Any, depth: int = 0) -> None:
@@ -61,6 +69,7 @@ class Shape(BaseModel):
 
 Id = Annotated[UUID, Field(strict=False)]  #: an id in a body or a query; malformed: 422
 Time = Annotated[datetime, BeforeValidator(parse_time, json_schema_input_type=str)]
+Day = Annotated[date, BeforeValidator(parse_day, json_schema_input_type=date), Field(strict=False)]
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
 Line = Annotated[str, StringConstraints(strip_whitespace=True, max_length=200)]
 Prose = Annotated[str, StringConstraints(strip_whitespace=True, max_length=4000)]

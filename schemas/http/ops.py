@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from datetime import date, datetime
-from typing import Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
+from pydantic import ConfigDict, StringConstraints
+
 from schemas.http.common import Body, Shape, Time
+
+DeadLetterState = Literal["parked", "replayed", "discarded"]
 
 
 class Health(Shape):
@@ -57,6 +61,11 @@ class Overview(Shape):
 
 
 class DeadLetterOut(Shape):
+    """A record that nobody could publish or process. `payload` is hexadecimal, `decoded` its fields if it has any.
+
+    In a list, `payload` is null where it is large.
+    """
+
     id: UUID
     source: str
     topic: str
@@ -68,10 +77,30 @@ class DeadLetterOut(Shape):
     reason: str
     error: str
     attempts: int
-    status: Literal["parked", "replayed", "discarded"]
-    payload: str
+    status: DeadLetterState
+    payload: str | None
+    decoded: dict[str, Any] | None = None
     created_at: datetime
+    decided_at: datetime | None
+    decided_by: str | None
+    decision_reason: str | None
 
 
 class Discard(Body):
-    reason: str
+    reason: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500)]
+
+
+class ReconciliationOut(Shape):
+    """The day's last report. While the day is open, the rollup's fields are null."""
+
+    model_config = ConfigDict(extra="allow")
+
+    day: date
+    ok: bool
+    closed: bool
+    accepted: int
+    impressions: int | None
+    clicks: int | None
+    spend_micros: int | None
+    adjustments: int
+    differences: list[dict[str, Any]]
