@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from sqlalchemy.ext.asyncio import AsyncEngine
+import asyncpg
 
 from api import ad_metrics
 from api.ad_feed import CatalogFeed
@@ -18,14 +18,14 @@ from api.services import Services
 from api.tracking import Tracker
 from models.ads.gateway import Gate, SeenMarks
 from models.ads.tokens import TokenKeys
-from models.database import make_engine
+from models.database import make_driver_pool
 
 SERVES_PER_MINUTE = 600  #: of one buyer store, before RATE_LIMIT_SCALE
 
 
 @dataclass(frozen=True, slots=True)
 class AdServices:
-    """What the ad routes use. The collector writes through an engine of its own, so that no request can hold it up."""
+    """What the ad routes use. The collector has connections of its own, so that no request can hold it up."""
 
     keys: TokenKeys
     feed: CatalogFeed
@@ -33,7 +33,7 @@ class AdServices:
     server: AdServer
     collector: Collector
     tracker: Tracker
-    writer: AsyncEngine
+    pool: asyncpg.Pool[asyncpg.Record]
     token_ttl_s: int
     skew_s: int
 
@@ -41,7 +41,7 @@ class AdServices:
 @asynccontextmanager
 async def run_ads(services: Services) -> AsyncIterator[None]:
     """A part of the process: follows the catalogue, and at the end writes every event that a request waits for."""
-    ads = build(services)
+    ads = await build(services)
     services.add(ads)
     ad_metrics.register(services.metrics)
     await ads.feed.start()
@@ -50,19 +50,19 @@ async def run_ads(services: Services) -> AsyncIterator[None]:
     finally:
         await ads.collector.drain()
         await ads.feed.stop()
-        await ads.writer.dispose()
+        await ads.pool.close()
 
 
-def build(services: Services) -> AdServices:
+async def build(services: Services) -> AdServices:
     """The parts for the process's settings; nothing runs yet."""
     settings, link = services.settings, services.redis
     keys, feed = TokenKeys(settings.ad_token_keys), CatalogFeed(services.sessions)
     life = {"token_ttl_s": settings.ad_token_ttl_s, "skew_s": settings.clock_skew_s}
     gate = Gate(link, shards=settings.ad_shards, **life)
     marks = SeenMarks(link, **life)
-    writer = make_engine(settings.sqlalchemy_app_url, pool_size=FLUSHES_MAX, application="packstream-collector")
+    pool = await make_driver_pool(settings.sqlalchemy_app_url, size=FLUSHES_MAX, application="packstream-collector")
     collector = Collector(
-        writer,
+        pool,
         marks,
         flush_s=settings.ad_flush_ms / 1000,
         flush_events=settings.ad_flush_events,
@@ -84,7 +84,7 @@ def build(services: Services) -> AdServices:
         ),
         collector=collector,
         tracker=Tracker(collector, marks, shards=settings.ad_shards, token_ttl_s=settings.ad_token_ttl_s),
-        writer=writer,
+        pool=pool,
         token_ttl_s=settings.ad_token_ttl_s,
         skew_s=settings.clock_skew_s,
     )

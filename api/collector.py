@@ -14,9 +14,9 @@ from enum import Enum
 from time import perf_counter
 from typing import Any, Final, NamedTuple
 
+import asyncpg
 import structlog
 from redis.exceptions import RedisError
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api import ad_metrics
 from models.ads import writes
@@ -59,7 +59,7 @@ class Collector:
 
     def __init__(
         self,
-        engine: AsyncEngine,
+        pool: asyncpg.Pool[asyncpg.Record],
         marks: SeenMarks,
         *,
         flush_s: float,
@@ -69,7 +69,7 @@ class Collector:
         actor: str,
         now: Callable[[], datetime],
     ) -> None:
-        self._engine = engine
+        self._pool = pool
         self._marks = marks
         self._flush_s = flush_s
         self._flush_events = flush_events
@@ -151,8 +151,8 @@ class Collector:
         by_shard: dict[int, list[AdEvent]] = {}
         for waiting in batch:
             by_shard.setdefault(waiting.shard, []).append(waiting.event)
-        async with self._engine.begin() as tx:
-            return await writes.record_events(tx, by_shard, skew_s=self._skew_s, actor=self._actor, now=self._now())
+        async with self._pool.acquire() as driver, driver.transaction():
+            return await writes.record_events(driver, by_shard, skew_s=self._skew_s, actor=self._actor, now=self._now())
 
     def _settle(self, batch: Sequence[Waiting], outcomes: dict[bytes, Outcome]) -> None:
         self._held -= len(batch)

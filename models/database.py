@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any, ClassVar
 from uuid import UUID
 
+import asyncpg
 import uuid_utils.compat as uuid_utils
 from sqlalchemy import BigInteger, DateTime, MetaData, Uuid
 from sqlalchemy.dialects.postgresql import JSONB
@@ -19,6 +20,9 @@ NAMING = {
     "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
     "pk": "pk_%(table_name)s",
 }
+
+Driver: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
+"""A connection of the driver itself, for the few statements whose cost counts."""
 
 SessionFactory = async_sessionmaker[AsyncSession]
 
@@ -63,3 +67,19 @@ def make_engine(url: str, *, pool_size: int, application: str) -> AsyncEngine:
 def make_sessions(engine: AsyncEngine) -> SessionFactory:
     """A factory of sessions; the edge (a request, an agent's batch) opens and commits them."""
     return async_sessionmaker(engine, expire_on_commit=False)
+
+
+async def make_driver_pool(url: str, *, size: int, application: str) -> asyncpg.Pool[asyncpg.Record]:
+    """Connections of the driver itself; none is opened before it is needed. `url` is libpq's (postgresql://…)."""
+    return await asyncpg.create_pool(
+        url.replace("postgresql+asyncpg://", "postgresql://", 1),
+        min_size=0,
+        max_size=size,
+        reset=_nothing_to_reset,
+        timeout=5,
+        server_settings={"application_name": application, "statement_timeout": "15000"},
+    )
+
+
+async def _nothing_to_reset(_: object) -> None:
+    """Those who use it leave nothing behind a transaction: a round trip is saved."""

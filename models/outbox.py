@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any, cast
 from uuid import UUID
 
+import orjson
 from sqlalchemy import (
     ARRAY,
     BigInteger,
@@ -31,7 +32,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.database import Base
+from models.database import Base, Driver
 from models.errors import PayloadTooLarge
 from schemas.codec import encode
 from schemas.records import Record
@@ -170,6 +171,21 @@ async def append_locked(tx: AsyncSession | AsyncConnection, records: Iterable[Re
         await tx.execute(_INSERT, rows)
 
 
+async def lock_shared(driver: Driver, aggregatetype: str, aggregateids: Iterable[str]) -> None:
+    """As `lock_aggregates` shared, over the driver itself."""
+    keys = [lock_key(aggregatetype, aggregateid) for aggregateid in aggregateids]
+    await driver.execute("SELECT pg_advisory_xact_lock_shared(key) FROM unnest($1::bigint[]) AS key", keys)
+
+
+async def append_batches(driver: Driver, records: Iterable[Record]) -> None:
+    """As `append_locked`, over the driver itself: a flush of ad events has 12 records, a hundred times a second."""
+    rows = [_row(record) for record in records]
+    if rows:
+        for row in rows:
+            row["headers"] = orjson.dumps(row["headers"]).decode()
+        await driver.execute(_INSERT_MANY, *([row[column] for row in rows] for column in _COLUMNS))
+
+
 def _row(record: Record, traceparent: str | None = None) -> dict[str, Any]:
     event = EVENTS[record.event_type]
     key = event.key(record)
@@ -196,3 +212,15 @@ _LOCK, _LOCK_SHARED = (
     for function in ("pg_advisory_xact_lock", "pg_advisory_xact_lock_shared")
 )
 _INSERT = insert(cast(Table, OutboxEvent.__table__))
+_COLUMNS = {
+    "id": "uuid",
+    "aggregatetype": "text",
+    "aggregateid": "text",
+    "type": "text",
+    "payload": "bytea",
+    "lane": "smallint",
+    "headers": "jsonb",
+    "occurred_at": "timestamptz",
+}
+_ARRAYS = ", ".join(f"${number}::{kind}[]" for number, kind in enumerate(_COLUMNS.values(), 1))
+_INSERT_MANY = f"INSERT INTO outbox_events ({', '.join(_COLUMNS)}) SELECT * FROM unnest({_ARRAYS})"

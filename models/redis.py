@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from hashlib import sha1
 from typing import Any, Final
 
+from hiredis import pack_command
 from redis.asyncio import Connection, ConnectionPool
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
@@ -104,8 +105,8 @@ class RedisLink:
             raise
 
     async def _exchange(self, connection: Connection, batch: list[_Waiting]) -> None:
-        commands = [[self.run_id if arg is RUN_ID else arg for arg in args] for args, _ in batch]
-        await connection.send_packed_command(connection.pack_commands(commands))
+        commands = [pack_command(self._named(args)) for args, _ in batch]
+        await connection.send_packed_command(commands)
         for _, future in batch:
             try:
                 reply = await connection.read_response()
@@ -115,6 +116,9 @@ class RedisLink:
                 continue
             if not future.done():
                 future.set_result(reply)
+
+    def _named(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple([self.run_id if arg is RUN_ID else arg for arg in args]) if RUN_ID in args else args
 
     async def _open(self) -> Connection:
         connection = self._pool.make_connection()

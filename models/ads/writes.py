@@ -8,13 +8,13 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from models import audit, outbox
 from models.ads import reads, rules
 from models.ads.rules import AdStatus, TargetType
 from models.ads.tables import Ad
-from models.database import new_id
+from models.database import Driver, new_id
 from models.errors import FieldError, NotFound, ValidationFailed, VendorNotEligible
 from models.stores import reads as stores
 from schemas.ad_columns import AdEvent, pack
@@ -132,7 +132,7 @@ def _plain(value: object) -> object:
 
 
 async def record_events(
-    tx: AsyncConnection, events: Mapping[int, Sequence[AdEvent]], *, skew_s: int, actor: str, now: datetime
+    driver: Driver, events: Mapping[int, Sequence[AdEvent]], *, skew_s: int, actor: str, now: datetime
 ) -> list[AdEvent]:
     """Publish one record for each shard's events, and return the events refused: a tick has passed their `exp + skew`.
 
@@ -140,8 +140,8 @@ async def record_events(
     that this transaction sees is the last one before its records.
     """
     shards = sorted(events)
-    await outbox.lock_aggregates(tx, AGGREGATE, [str(shard) for shard in shards], shared=True)
-    ticks = await reads.ticked_until(tx, shards)
+    await outbox.lock_shared(driver, AGGREGATE, map(str, shards))
+    ticks = await reads.ticked_until(driver, shards)
     refused: list[AdEvent] = []
     batches = []
     for shard in shards:
@@ -151,5 +151,5 @@ async def record_events(
         refused += [event for event in events[shard] if event.exp_s <= limit_s]
         if taken:
             batches.append(pack(taken, event_id=new_id(), shard=shard, occurred_at=now, actor=actor))
-    await outbox.append_locked(tx, batches)
+    await outbox.append_batches(driver, batches)
     return refused

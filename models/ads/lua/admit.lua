@@ -1,14 +1,15 @@
 -- Reserve one impression for the first offer that its ad's budget still carries.
 -- KEYS: the buyer's rate counter, then (gate, day) of each offer.
 -- ARGV: run id that the caller's connection saw, iat (s), token ttl + skew (s), staleness limit (s),
---       serves a minute, then (cost, budget in force, in micros) of each offer.
+--       serves a minute (0: not counted), then (cost, budget in force, in micros) of each offer.
 -- Returns {n, wait, code…}: n-th offer admitted (0: none; -1: rate limited, wait seconds), one code an offer refused.
 local time = redis.call('TIME')
 local now_us = time[1] * 1000000 + time[2]
-local served = redis.call('INCR', KEYS[1])
-if served == 1 then redis.call('EXPIRE', KEYS[1], 60) end
-if served > tonumber(ARGV[5]) then
-  return {-1, redis.call('TTL', KEYS[1])}
+local serves_max = tonumber(ARGV[5])
+if serves_max > 0 then
+  local served = redis.call('INCR', KEYS[1])
+  if served == 1 then redis.call('EXPIRE', KEYS[1], 60) end
+  if served > serves_max then return {-1, redis.call('TTL', KEYS[1])} end
 end
 local iat, grace = tonumber(ARGV[2]), tonumber(ARGV[3])
 local minute = math.floor(iat / 60)
