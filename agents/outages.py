@@ -9,7 +9,14 @@ from typing import Final
 import asyncpg
 from sqlalchemy.exc import SQLAlchemyError
 
-DATABASE_GONE: Final = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, SQLAlchemyError)
+DATABASE_GONE: Final = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # asyncpg's state machine when a session was ended between two statements
+    SQLAlchemyError,
+)
 """What a lost or refused connection, or a statement that Postgres broke off, raises."""
 
 BACKOFF_S: Final = 0.1
