@@ -33,5 +33,5 @@ async def _relay(tx: AsyncSession, *, wall: datetime) -> dict[str, int]:
 
 async def _dead_letters(tx: AsyncSession) -> dict[str, int]:
     statement = select(DeadLetter.status, func.count()).group_by(DeadLetter.status)
-    counted = dict((await tx.execute(statement)).tuples().all())
+    counted = {row.status: row[1] for row in await tx.execute(statement)}
     return {status.value: counted.get(status.value, 0) for status in DeadLetterStatus}

@@ -6,6 +6,7 @@ way. Ids travel in the context (`bind`, `request_id`). Values under a secret's n
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from collections.abc import MutableMapping
@@ -45,7 +46,21 @@ def hide_secrets(logger: Any, method: str, event: EventDict) -> EventDict:
 
 def to_json(logger: Any, method: str, event: EventDict) -> str:
     """One line of JSON; what JSON does not know is written as its repr."""
-    return orjson.dumps(event, default=repr, option=orjson.OPT_NON_STR_KEYS).decode("utf-8", "replace")
+    try:
+        return orjson.dumps(event, default=repr, option=orjson.OPT_NON_STR_KEYS).decode()
+    except TypeError:  # text that is no UTF-8, or an integer over 64 bits
+        return json.dumps(event, default=repr, skipkeys=True)
+
+
+def for_people() -> list[Processor]:
+    """Coloured lines; tracebacks without the values of variables, which may be anything."""
+    return [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+
+
+def for_programs() -> list[Processor]:
+    """JSON; tracebacks without the values of variables."""
+    tracebacks = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+    return [structlog.processors.ExceptionRenderer(tracebacks), to_json]
 
 
 def configure_logs(*, level: str, format_: Format = "auto") -> None:
@@ -58,9 +73,7 @@ def configure_logs(*, level: str, format_: Format = "auto") -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         hide_secrets,
     ]
-    last: list[Processor] = (
-        [structlog.dev.ConsoleRenderer()] if console else [structlog.processors.dict_tracebacks, to_json]
-    )
+    last = for_people() if console else for_programs()
     threshold = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(
         processors=[*shared, *last],
