@@ -50,7 +50,7 @@ class AdServer:
         lineup = snapshot.lineup(placement, state, now)
         iat = int(now.timestamp())
         verdict = await self._gate.admit(
-            lineup.offers, iat_s=iat, buyer=str(buyer_store_id), serves_per_minute=self._serves_per_minute
+            lineup.offers, iat_s=iat, buyer=buyer_store_id.hex, serves_per_minute=self._serves_per_minute
         )
         if verdict.rate_limited:
             ad_metrics.serves["rate_limited"] += 1

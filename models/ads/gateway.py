@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
+from functools import lru_cache
 from pathlib import Path
 from typing import Final, NamedTuple
 from uuid import UUID
@@ -89,6 +90,12 @@ def day_key(shard: int, day: int, ad_id: bytes) -> str:
     return f"ads:{{{shard}}}:day:{day}:{ad_id.hex()}"
 
 
+@lru_cache(maxsize=65_536)
+def _offer_keys(ad_id: UUID, day: int, shards: int) -> tuple[str, str]:
+    shard = shard_of(ad_id, shards)
+    return gate_key(shard), day_key(shard, day, ad_id.bytes)
+
+
 class Gate:
     """The budget gate as serve and live counters see it. `token_ttl_s + skew_s` is when a minute closes."""
 
@@ -116,8 +123,7 @@ class Gate:
         args: list[object] = [RUN_ID, iat_s, self._grace_s, STALE_S, serves_per_minute]
         day = iat_s // 86_400
         for offer in offers:
-            shard = shard_of(offer.ad_id, self._shards)
-            keys += (gate_key(shard), day_key(shard, day, offer.ad_id.bytes))
+            keys += _offer_keys(offer.ad_id, day, self._shards)
             args += (offer.cost_micros, offer.budget_micros)
         winner, wait_s, *codes = await self._link.script(ADMIT, keys=keys, args=args)
         if winner < 0:
