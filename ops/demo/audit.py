@@ -1,0 +1,124 @@
+"""All checks of a run, and the table's lines. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import date
+
+from models.ads.rules import Placement
+from ops.demo.books import (
+    GATE_CLOSED,
+    Books,
+    Difference,
+    Place,
+    check_budgets,
+    check_charges,
+    check_rollups,
+    check_views,
+    place_of,
+    split_cents,
+)
+from ops.demo.settling import Stored
+from ops.demo.views import PageView
+from ops.reconcile import Reconciliation
+
+REASONS = ("budget_exhausted", "no_candidates", GATE_CLOSED)
+
+
+@dataclass(slots=True)
+class Line:
+    """Views, money and differences of one day and placement, one day, or all. Charges are micros billed as cents."""
+
+    views: int = 0
+    served: int = 0
+    budget_exhausted: int = 0
+    no_candidates: int = 0
+    gate_closed: int = 0
+    impressions: int = 0
+    clicks: int = 0
+    spend_micros: int = 0
+    charged_cents: int = 0
+    differences: int = 0
+
+    def __add__(self, other: Line) -> Line:
+        mine, theirs = asdict(self), asdict(other)
+        return Line(**{name: mine[name] + theirs[name] for name in mine})
+
+
+def audit(
+    views: Sequence[PageView], books: Books, stored: Stored, reconciled: Iterable[Reconciliation]
+) -> list[Difference]:
+    """Everything that is not as it should be."""
+    return [
+        *check_views(views, books),
+        *books.misplaced,
+        *(Difference("answers", failure, "an answer", None) for failure in books.failures),
+        *(
+            Difference("closed gate", str(place.day), 0, count, place.day, place.placement)
+            for place, count in sorted(books.refused[GATE_CLOSED].items())
+        ),
+        *check_rollups(books, stored.rollups),
+        *check_charges(books, stored.charges),
+        *check_budgets(books, stored.rollups),
+        *stored.leftovers,
+        *(difference for one in reconciled for difference in check_reconciliation(books, one)),
+    ]
+
+
+def check_reconciliation(books: Books, one: Reconciliation) -> list[Difference]:
+    """Its own differences, and its recount of the raw topic against our books."""
+    day = date.fromisoformat(one.day)
+    own = [totals for key, totals in books.totals().items() if key.day == day]
+    impressions, clicks = sum(t.impressions for t in own), sum(t.clicks for t in own)
+    sums = {
+        "closed": (True, one.closed),
+        "ok": (True, one.ok),
+        "accepted": (impressions + clicks, one.accepted),
+        "impressions": (impressions, one.impressions),
+        "clicks": (clicks, one.clicks),
+        "spend_micros": (sum(t.spend_micros for t in own), one.spend_micros),
+    }
+    return [
+        *(Difference(f"reconcile: {d.level}", d.key, d.expected, d.found, day) for d in one.differences),
+        *(Difference("reconcile", name, due, found, day) for name, (due, found) in sums.items() if due != found),
+    ]
+
+
+def lines(
+    views: Iterable[PageView], books: Books, stored: Stored, differences: Iterable[Difference]
+) -> dict[Place, Line]:
+    """A line for each day and placement, and one with the placement "" for what belongs to the day alone.
+
+    Impressions, clicks and spend are the system's rollups; a store's charge is split over its placements as by
+    largest remainder of what they spent.
+    """
+    rows = Counter(place_of(view) for view in views)
+    days = sorted({place.day for place in rows})
+    table = {Place(day, placement): Line() for day in days for placement in (*Placement, "")}
+    for place, line in table.items():
+        line.views, line.served = rows[place], books.served[place]
+        line.budget_exhausted, line.no_candidates, line.gate_closed = (books.refused[r][place] for r in REASONS)
+    for key, totals in stored.rollups.items():
+        ad = books.ads.get(key.ad_id)
+        line = table[Place(key.day, ad.placement if ad else "")]
+        line.impressions += totals.impressions
+        line.clicks += totals.clicks
+        line.spend_micros += totals.spend_micros
+    for place, cents in _charged(books, stored).items():
+        table[place].charged_cents += cents
+    for difference in differences:
+        if difference.day in days:
+            table[Place(difference.day, difference.placement or "")].differences += 1
+    return table
+
+
+def _charged(books: Books, stored: Stored) -> dict[Place, int]:
+    spend = books.spend_of_stores()
+    charged: dict[Place, int] = defaultdict(int)
+    for (day, store_id), (_, cents) in stored.charges.items():
+        shares = spend.get((day, store_id)) or Counter({"": 1})
+        for placement, part in split_cents(cents, shares).items():
+            charged[Place(day, placement)] += part
+    return charged

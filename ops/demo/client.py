@@ -1,0 +1,153 @@
+"""The public HTTP routes as the demo uses them. What may be tried again is tried again; any other answer is an error."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Final, NamedTuple, Self
+
+import aiohttp
+import orjson
+from yarl import URL
+
+ATTEMPTS: Final = 6
+RETRY_S: Final = 0.2  #: before the second attempt; doubles
+TIMEOUT_S: Final = 30.0
+TRY_AGAIN: Final = (429, 503)
+KEPT_PATH_CHARS: Final = 64
+JSON: Final = {"Content-Type": "application/json"}
+
+
+class UnexpectedAnswer(Exception):
+    """The API answered what this request should never get, or nothing at all."""
+
+
+class Answer(NamedTuple):
+    """What came back, and at which attempt."""
+
+    status: int
+    body: dict[str, Any]
+    attempt: int
+
+
+class Api:
+    """A client of one API. Redirects are not followed."""
+
+    def __init__(self, base_url: str, *, connections: int) -> None:
+        self._base_url = base_url
+        self._urls: dict[str, URL] = {}
+        self._connections = connections
+        self._token = ""
+
+    async def __aenter__(self) -> Self:
+        self._http = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=self._connections, keepalive_timeout=TIMEOUT_S),
+            timeout=aiohttp.ClientTimeout(total=TIMEOUT_S),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        await self._http.close()
+
+    async def become_admin(self, *, email: str, password: str) -> None:
+        """Register an administrator, who moves the clock and looks at the streams from now on."""
+        account = {"email": email, "password": password}
+        body = await self._data("POST", "/api/admin/auth/register", 201, json=account)
+        self._token = bearer(body)
+
+    async def register(self, *, email: str, password: str, name: str, kind: str, state: str) -> tuple[str, str]:
+        """A user with a store: the store's id, and the Authorization header of its owner."""
+        address = {"line1": "1 Market Street", "city": "Springfield", "postal_code": "00001", "country": "US"}
+        store = {"name": name, "type": kind, "address": {**address, "state": state}}
+        person = {"email": email, "password": password, "first_name": "Demo", "last_name": name}
+        body = await self._data("POST", "/api/v1/auth/register", 201, json={**person, "store": store})
+        return body["store"]["id"], bearer(body)
+
+    async def create_ad(self, token: str, ad: dict[str, Any]) -> str:
+        """A draft; its id."""
+        body = await self._data("POST", "/api/v1/vendor/ads", 201, json=ad, headers={"Authorization": token})
+        return str(body["id"])
+
+    async def activate_ad(self, token: str, ad_id: str) -> None:
+        """From now on it is served."""
+        path = f"/api/v1/vendor/ads/{ad_id}"
+        await self._data("PATCH", path, 200, json={"status": "active"}, headers={"Authorization": token})
+
+    async def set_clock(self, now: datetime) -> None:
+        """Move the logical clock of every process."""
+        path = "/api/admin/ops/clock"
+        await self._data("POST", path, 200, json={"now": now.isoformat()}, headers={"Authorization": self._token})
+
+    async def overview(self) -> dict[str, Any]:
+        """What operators see of the streams."""
+        return await self._data("GET", "/api/admin/ops/overview", 200, headers={"Authorization": self._token})
+
+    async def serve(self, token: str, placement: str, *, now: str) -> dict[str, Any]:
+        """A page view: the ad for it with its tokens, or the reason why there is none."""
+        headers = {"Authorization": token, "X-Now": now}
+        return await self._data("GET", f"/ads/serve?placement={placement}", 200, headers=headers)
+
+    async def impression(self, token: str, *, now: str) -> None:
+        """Report that the ad was shown; returns when it is counted, once."""
+        answer = await self._send(
+            "POST", "/ads/impression", data=orjson.dumps({"token": token}), headers={"X-Now": now, **JSON}
+        )
+        status = answer.body.get("data", {}).get("status")
+        if answer.status != 202 or (status != "accepted" and not (status == "duplicate" and answer.attempt > 1)):
+            raise UnexpectedAnswer(f"POST /ads/impression: {answer.status} {answer.body}")
+
+    async def click(self, url: str, *, now: str) -> None:
+        """Follow a click's link as far as the redirect."""
+        answer = await self._send("GET", url, headers={"X-Now": now})
+        if answer.status != 302:
+            raise UnexpectedAnswer(f"GET /ads/click: {answer.status} {answer.body}")
+
+    async def metric(self, name: str, label: str) -> int:
+        """One labelled counter of the API's metrics; 0 when it is not there."""
+        async with self._http.get(self._url("/metrics")) as response:
+            text = await response.text()
+        lines = (line.rpartition(" ") for line in text.splitlines())
+        return sum(int(float(value)) for key, _, value in lines if key.startswith(name + "{") and f'"{label}"' in key)
+
+    async def _data(self, method: str, path: str, status: int, **options: Any) -> dict[str, Any]:
+        """The answer's `data`; UnexpectedAnswer unless the status is the one expected."""
+        answer = await self._send(method, path, **options)
+        if answer.status != status:
+            raise UnexpectedAnswer(f"{method} {path}: {answer.status} {answer.body}")
+        data: dict[str, Any] = answer.body["data"]
+        return data
+
+    def _url(self, path: str) -> URL:
+        """Parsed once; paths with a token are not kept."""
+        if len(path) > KEPT_PATH_CHARS:
+            return URL(self._base_url + path, encoded=True)
+        if path not in self._urls:
+            self._urls[path] = URL(self._base_url + path, encoded=True)
+        return self._urls[path]
+
+    async def _send(self, method: str, path: str, **options: Any) -> Answer:
+        """Send until there is a final answer. A 503 and a lost connection leave nothing that a repeat would double:
+        a serve's reservation lapses, an impression is counted once, a second draft is never activated."""
+        url = self._url(path)
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                async with self._http.request(method, url, allow_redirects=False, **options) as response:
+                    body = await response.read()
+            except (aiohttp.ClientConnectionError, TimeoutError) as exc:
+                if attempt == ATTEMPTS:
+                    raise UnexpectedAnswer(f"{method} {path}: {exc!r}") from exc
+            else:
+                if response.status not in TRY_AGAIN or attempt == ATTEMPTS:
+                    return Answer(response.status, orjson.loads(body) if body else {}, attempt)
+            await asyncio.sleep(RETRY_S * 2 ** (attempt - 1))
+        raise AssertionError("the last attempt returns or raises")
+
+
+def bearer(body: dict[str, Any]) -> str:
+    """The Authorization header that an answer with tokens leads to."""
+    return f"Bearer {body['tokens']['access_token']}"

@@ -1,0 +1,129 @@
+"""Opening the marketplace: stores sign up, vendors are verified, ads are placed and activated."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, TypeVar
+from uuid import UUID
+
+from models.database import make_engine, make_sessions
+from models.stores import writes as stores
+from models.stores.rules import KycStatus
+from ops.demo.books import PlacedAd
+from ops.demo.client import Api
+from ops.demo.plan import AdPlan, BuyerPlan, Plan, VendorPlan
+from ops.demo.progress import Advance, Progress
+from ops.demo.views import PageView
+from ops.settings import Settings
+
+AT_ONCE: Final = 8  #: requests; each sign-up costs the API an Argon2 hash
+ACTOR: Final = "command:demo"
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A store, the Authorization header of its owner, and the state it is in."""
+
+    store_id: str
+    token: str
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class Marketplace:
+    """Everyone who takes part: buyers by their segment, ads by their id."""
+
+    buyers: dict[str, Account]
+    vendors: dict[VendorPlan, Account]
+    ads: dict[str, PlacedAd]
+
+
+async def open_marketplace(
+    api: Api, settings: Settings, plan: Plan, views: Sequence[PageView], progress: Progress
+) -> Marketplace:
+    """Sign up, verify, place ads whose flight is the days of `views`."""
+    password = secrets.token_urlsafe(24)
+
+    async def buyer(planned: BuyerPlan) -> Account:
+        name = f"Buyer {planned.segment}"
+        return await _sign_up(api, f"buyer-{planned.segment}", password, name=name, kind="buyer", state=planned.state)
+
+    async def vendor(planned: VendorPlan) -> Account:
+        user = f"vendor-{planned.campaign}-{planned.slot}"
+        return await _sign_up(api, user, password, name=planned.name, kind="vendor", state=planned.state)
+
+    people = len(plan.buyers) + len(plan.vendors)
+    with progress.stage(f"signing up {len(plan.buyers)} buyers, {len(plan.vendors)} vendors", people) as advance:
+        buyers = await _each(plan.buyers, buyer, advance)
+        vendors = dict(zip(plan.vendors, await _each(plan.vendors, vendor, advance), strict=True))
+        await _verify(settings, vendors.values())
+    with progress.stage(f"placing {len(plan.ads)} ads", len(plan.ads)) as advance:
+        flight = _flight(views)
+        placed = await _each(plan.ads, lambda ad: _place(api, ad, vendors[ad.vendor], flight), advance)
+    segments = {planned.segment: account for planned, account in zip(plan.buyers, buyers, strict=True)}
+    return Marketplace(segments, vendors, {ad.ad_id: ad for ad in placed})
+
+
+async def _sign_up(api: Api, user: str, password: str, *, name: str, kind: str, state: str) -> Account:
+    email = f"{user}@demo.test"
+    store_id, token = await api.register(email=email, password=password, name=name, kind=kind, state=state)
+    return Account(store_id, token, state)
+
+
+async def _verify(settings: Settings, vendors: Iterable[Account]) -> None:
+    """As `packstream admin store ID --kyc verified --subscription on` does it, audited, for all of them at once."""
+    engine = make_engine(settings.sqlalchemy_url, pool_size=1, application="packstream-demo")
+    now = datetime.now(UTC)
+    try:
+        async with make_sessions(engine).begin() as tx:
+            for store_id in sorted(UUID(vendor.store_id) for vendor in vendors):
+                await stores.set_kyc(tx, store_id, KycStatus.VERIFIED, actor=ACTOR, now=now)
+                await stores.set_subscription(tx, store_id, True, actor=ACTOR, now=now)
+    finally:
+        await engine.dispose()
+
+
+def _flight(views: Sequence[PageView]) -> dict[str, str]:
+    """From the first midnight to the one after the last day."""
+    first = views[0].at.replace(hour=0, minute=0, second=0, microsecond=0)
+    last = views[-1].at.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
+    return {"starts_at": first.isoformat(), "ends_at": last.isoformat()}
+
+
+async def _place(api: Api, ad: AdPlan, vendor: Account, flight: dict[str, str]) -> PlacedAd:
+    fields: dict[str, Any] = {
+        "name": ad.name,
+        "headline": f"Item {ad.item} of {ad.vendor.name}",
+        "placement": ad.placement,
+        "target_type": "store",
+        "bid_cpm_cents": ad.bid_cpm_cents,
+        "daily_budget_cents": ad.daily_budget_cents,
+    }
+    ad_id = await api.create_ad(vendor.token, {**fields, **flight})
+    await api.activate_ad(vendor.token, ad_id)
+    return PlacedAd(ad_id, vendor.store_id, vendor.state, ad.placement, ad.bid_cpm_cents, ad.daily_budget_cents)
+
+
+async def _each(items: Sequence[T], work: Callable[[T], Awaitable[R]], advance: Advance) -> list[R]:
+    """The results of `work` on each item, in order, AT_ONCE at a time; the first error ends it."""
+    room = asyncio.Semaphore(AT_ONCE)
+
+    async def one(item: T) -> R:
+        async with room:
+            result = await work(item)
+        advance()
+        return result
+
+    tasks = [asyncio.create_task(one(item)) for item in items]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()

@@ -1,0 +1,126 @@
+"""What the demo says at the end: a table and the checks for people, one JSON document for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from datetime import date
+from itertools import groupby
+from typing import Any, Final
+
+from rich.console import Console
+from rich.table import Table
+
+from ops.demo.audit import Line
+from ops.demo.books import Difference, Place
+
+SHOWN_MAX: Final = 20  #: differences; the rest is counted
+HEADINGS: Final = (
+    "day",
+    "placement",
+    "views",
+    "served",
+    "refused:\nbudget",
+    "\nno ad",
+    "\ngate",
+    "impressions",
+    "clicks",
+    "spend $",
+    "charged $",
+    "differences",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A finished run."""
+
+    api: str
+    data: str
+    stores: dict[str, int]
+    ads: int
+    offers_refused: int
+    clicks_without_ad: int
+    lines: dict[Place, Line]
+    reconciled: list[str]  #: days whose reconciliation is at zero
+    differences: list[Difference]
+    seconds: dict[str, float]
+
+    @property
+    def ok(self) -> bool:
+        return not self.differences
+
+    @property
+    def total(self) -> Line:
+        return sum(self.lines.values(), Line())
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything, for `json.dumps(…, default=str)`."""
+        return {
+            "ok": self.ok,
+            "api": self.api,
+            "data": self.data,
+            "stores": self.stores,
+            "ads": self.ads,
+            "offers_refused": self.offers_refused,
+            "clicks_without_ad": self.clicks_without_ad,
+            "total": asdict(self.total),
+            "lines": [
+                {"day": place.day, "placement": place.placement or None, **asdict(line)}
+                for place, line in self.lines.items()
+            ],
+            "reconciled": self.reconciled,
+            "differences": [asdict(difference) for difference in self.differences],
+            "seconds": self.seconds,
+        }
+
+
+def show(report: Report, console: Console) -> None:
+    """Print it for people."""
+    console.print(_table(report))
+    total = report.total
+    refused = total.views - total.served
+    console.print(
+        f"{report.stores['buyer']} buyer stores opened {total.views:,} pages; {report.ads} ads of "
+        f"{report.stores['vendor']} vendors were bidding.\n"
+        f"{total.served:,} pages got an ad and {refused:,} none; in all, the gate refused {report.offers_refused:,} "
+        f"offers whose budget was used up. {report.clicks_without_ad} logged clicks had no ad to be made on."
+    )
+    console.print(f"reconciled to zero: {', '.join(report.reconciled) or 'no day'}")
+    console.print("seconds: " + ", ".join(f"{name} {seconds:.1f}" for name, seconds in report.seconds.items()))
+    for difference in report.differences[:SHOWN_MAX]:
+        where = f"{difference.day or ''} {difference.level} {difference.key}".strip()
+        console.print(f"DIFFERENCE {where}: expected {difference.expected}, found {difference.found}", markup=False)
+    if len(report.differences) > SHOWN_MAX:
+        console.print(f"… and {len(report.differences) - SHOWN_MAX} more")
+    verdict = "every row is accounted for and all differences are zero"
+    console.print(verdict if report.ok else f"NOT OK: {len(report.differences)} differences")
+
+
+def _table(report: Report) -> Table:
+    table = Table(title="A week of page views, replayed")
+    for n, heading in enumerate(HEADINGS):
+        table.add_column(heading, justify="left" if n < 2 else "right", no_wrap=True)
+    for day, places in groupby(report.lines, key=lambda place: place.day):
+        _add_day(table, day, [(place.placement, report.lines[place]) for place in places])
+    table.add_row("total", "", *_cells(report.total), style="bold")
+    return table
+
+
+def _add_day(table: Table, day: date, placements: Iterable[tuple[str, Line]]) -> None:
+    total = Line()
+    for placement, line in placements:
+        total += line
+        if placement:
+            table.add_row(day.isoformat(), placement, *_cells(line))
+    table.add_row(day.isoformat(), "all", *_cells(total), style="bold", end_section=True)
+
+
+def _cells(line: Line) -> list[str]:
+    counts = (line.views, line.served, line.budget_exhausted, line.no_candidates, line.gate_closed)
+    return [
+        *(f"{count:,}" for count in (*counts, line.impressions, line.clicks)),
+        f"{line.spend_micros // 1_000_000:,}.{line.spend_micros % 1_000_000:06}",
+        f"{line.charged_cents // 100:,}.{line.charged_cents % 100:02}",
+        f"{line.differences:,}",
+    ]

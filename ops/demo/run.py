@@ -1,0 +1,104 @@
+"""The demo from start to end."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from ops.demo import settling
+from ops.demo.audit import audit, lines
+from ops.demo.books import Books
+from ops.demo.client import Api
+from ops.demo.opening import Marketplace, open_marketplace
+from ops.demo.plan import make_plan
+from ops.demo.progress import Progress, say
+from ops.demo.replay import replay
+from ops.demo.report import Report
+from ops.demo.settling import Stored
+from ops.demo.system import System, running_system
+from ops.demo.views import PageView, choose, read_all, shift
+from ops.reconcile import Reconciliation, reconcile_days
+from ops.stack.paths import DataDir
+
+CONNECTIONS: Final = 64  #: of the client, and so the requests under way
+ADMIN: Final = "admin@demo.test"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """`days` and `rows` bound what is replayed, `parts` what the stack has; None: all. `keep`: run on at the end."""
+
+    data: DataDir
+    days: int | None
+    rows: int | None
+    seed: int
+    parts: str | None
+    keep: bool
+
+
+async def run_demo(options: Options, when_done: Callable[[Report], None]) -> None:
+    """Run it, report, stop everything.
+
+    StackError, UnexpectedAnswer, ReplayFailed or NotSettled when it gets to no result.
+    """
+    progress = Progress()
+    views = shift(choose(read_all(), days=options.days, rows=options.rows), after=datetime.now(UTC))
+    say(f"{len(views)} page views of {views[0].day} to {views[-1].day}; the system lives in {options.data.root}")
+    async with AsyncExitStack() as stack:
+        with progress.stage("starting every process"):
+            system = await stack.enter_async_context(running_system(options.data, parts=options.parts))
+            api = await stack.enter_async_context(Api(system.api, connections=CONNECTIONS))
+            await api.become_admin(email=ADMIN, password=secrets.token_urlsafe(24))
+            await settling.gates_open(api, system.settings)
+        when_done(await _run(options, system, api, views, progress))
+        if options.keep:
+            say("still running, until Ctrl-C")
+            await asyncio.Event().wait()
+
+
+async def _run(options: Options, system: System, api: Api, views: Sequence[PageView], progress: Progress) -> Report:
+    days = sorted({view.day for view in views})
+    plan = make_plan(views, seed=options.seed)
+    marketplace = await open_marketplace(api, system.settings, plan, views, progress)
+    books = Books(marketplace.ads)
+    with progress.stage("replaying page views", len(views)) as advance:
+        await replay(api, marketplace, views, books, advance)
+    with progress.stage("closing days, writing charges", len(days)) as advance:
+        await settling.close_days(api, system.settings, days, advance)
+        await settling.outbox_drained(system.settings)
+    with progress.stage("reconciling with the raw topic"):
+        reconciled = await reconcile_days(system.settings, days)
+        stored = await settling.read(system.settings, days)
+    offers_refused = await api.metric("packstream_ad_exclusions_total", "budget_exhausted")
+    return _report(options, system, marketplace, views, books, stored, reconciled, offers_refused, progress)
+
+
+def _report(
+    options: Options,
+    system: System,
+    marketplace: Marketplace,
+    views: Sequence[PageView],
+    books: Books,
+    stored: Stored,
+    reconciled: Sequence[Reconciliation],
+    offers_refused: int,
+    progress: Progress,
+) -> Report:
+    differences = audit(views, books, stored, reconciled)
+    return Report(
+        api=system.api,
+        data=str(options.data.root),
+        stores={"buyer": len(marketplace.buyers), "vendor": len(marketplace.vendors)},
+        ads=len(marketplace.ads),
+        offers_refused=offers_refused,
+        clicks_without_ad=books.clicks_without_ad.total(),
+        lines=lines(views, books, stored, differences),
+        reconciled=[one.day for one in reconciled if one.ok and one.closed],
+        differences=differences,
+        seconds={**progress.seconds, "in all": progress.total_seconds()},
+    )

@@ -1,0 +1,122 @@
+"""What the demo waits for, and what it reads when all is settled: plain SQL, as an auditor would write it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from datetime import time as time_of_day
+from typing import Any, Final
+
+import asyncpg
+
+from ops.demo.books import AdDayKey, Difference, Totals
+from ops.demo.client import Api
+from ops.demo.progress import Advance
+from ops.settings import Settings
+
+POLL_S: Final = 0.2
+PATIENCE_S: Final = 60.0
+PAST_THE_CLOSE: Final = timedelta(seconds=1)
+
+
+class NotSettled(Exception):
+    """Something that should come has not come in time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What Postgres has of the demo's days."""
+
+    rollups: dict[AdDayKey, Totals]
+    charges: dict[tuple[date, str], tuple[int, int]]  #: by day and store: micros, cents
+    leftovers: list[Difference]  #: rows in tables that have to be empty
+
+
+async def gates_open(api: Api, settings: Settings) -> None:
+    """Wait until every shard's gate is open and ticks."""
+
+    async def missing() -> str | None:
+        shards = (await api.overview())["gate"]
+        opened = sum(shard["state"] == "open" and shard["ticked_until"] is not None for shard in shards)
+        return None if opened == settings.ad_shards else f"{opened} of {settings.ad_shards} gates are open"
+
+    await _until(missing)
+
+
+async def close_days(api: Api, settings: Settings, days: Sequence[date], advance: Advance) -> None:
+    """Move the clock past the last close and wait until all shards have closed all days and charges are written."""
+    midnight = datetime.combine(days[-1] + timedelta(days=1), time_of_day(), UTC)
+    grace = timedelta(seconds=settings.ad_token_ttl_s + settings.clock_skew_s)
+    await api.set_clock(midnight + grace + PAST_THE_CLOSE)
+    wanted = {day.isoformat() for day in days}
+    told = 0
+
+    async def missing() -> str | None:
+        nonlocal told
+        done = {day["day"] for day in (await api.overview())["days"] if day["charged_at"] is not None}
+        advance(len(done & wanted) - told)
+        told = len(done & wanted)
+        return None if wanted <= done else f"not closed and charged: {', '.join(sorted(wanted - done))}"
+
+    await _until(missing)
+
+
+async def outbox_drained(settings: Settings) -> None:
+    """Wait until all that is in the outbox now (ticks go on being written) has left it."""
+    db = await asyncpg.connect(settings.database_url)
+    try:
+        last = await db.fetchval("SELECT max(seq) FROM outbox_events") or 0
+
+        async def missing() -> str | None:
+            left = await db.fetchval("SELECT count(*) FROM outbox_events WHERE seq <= $1", last)
+            return f"{left} rows are still in the outbox" if left else None
+
+        await _until(missing)
+    finally:
+        await db.close()
+
+
+async def read(settings: Settings, days: Sequence[date]) -> Stored:
+    """Rollups, charges, and what should not be there."""
+    db = await asyncpg.connect(settings.database_url)
+    try:
+        return Stored(await _rollups(db, days), await _charges(db, days), await _leftovers(db))
+    finally:
+        await db.close()
+
+
+async def _rollups(db: asyncpg.Connection[Any], days: Sequence[date]) -> dict[AdDayKey, Totals]:
+    rows = await db.fetch(
+        "SELECT day, ad_id, impressions, clicks, spend_micros FROM ad_daily_rollups WHERE day = ANY($1::date[])", days
+    )
+    return {AdDayKey(day, str(ad_id)): Totals(*numbers) for day, ad_id, *numbers in rows}
+
+
+async def _charges(db: asyncpg.Connection[Any], days: Sequence[date]) -> dict[tuple[date, str], tuple[int, int]]:
+    rows = await db.fetch(
+        "SELECT for_date, store_id, spend_micros, amount_cents FROM usage_charges"
+        " WHERE type = 'ad_spend' AND for_date = ANY($1::date[])",
+        days,
+    )
+    return {(day, str(store_id)): (micros, cents) for day, store_id, micros, cents in rows}
+
+
+async def _leftovers(db: asyncpg.Connection[Any]) -> list[Difference]:
+    found = []
+    for level, table in (("late events", "ad_adjustments"), ("dead letters", "dead_letters")):
+        count = await db.fetchval(f"SELECT count(*) FROM {table}")
+        if count:
+            found.append(Difference(level, table, 0, count))
+    return found
+
+
+async def _until(missing: Callable[[], Awaitable[str | None]]) -> None:
+    """Ask until nothing is missing; NotSettled with what is, after PATIENCE_S."""
+    deadline = time.monotonic() + PATIENCE_S
+    while (what := await missing()) is not None:
+        if time.monotonic() > deadline:
+            raise NotSettled(what)
+        await asyncio.sleep(POLL_S)
