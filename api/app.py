@@ -22,7 +22,7 @@ from api.errors import handle
 from api.metrics import RequestMetrics
 from api.middleware import Edge, EdgeRules
 from api.openapi import describe
-from api.routes import admin, ads, auth, dead_letters, health, ops, stores, users, vendor_ads
+from api.routes import admin, ads, auth, dead_letters, health, members, ops, stores, users, vendor_ads
 from api.services import Part, follow_clock, open_services
 from models.errors import PackstreamError
 from ops.settings import Settings
@@ -32,6 +32,8 @@ ROUTERS: Final[Sequence[APIRouter]] = (
     health.router,
     auth.router,
     stores.router,
+    members.router,
+    members.public_router,
     users.router,
     vendor_ads.router,
     admin.router,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.errors import NotFound
@@ -42,14 +43,19 @@ async def stores_of(tx: AsyncSession, user_id: UUID) -> list[StoreMembership]:
     return [StoreMembership(m.store_id, named[m.store_id].name, named[m.store_id].type, m.role) for m in memberships]
 
 
-async def members_of(tx: AsyncSession, store_id: UUID) -> list[Member]:
-    """Everyone in a store, in the order in which they came."""
+async def members_of(
+    tx: AsyncSession, store_id: UUID, *, limit: int, after: tuple[datetime, UUID] | None = None
+) -> list[Member]:
+    """The people of a store in the order in which they came, from behind `after` (created_at, user id) on."""
     statement = (
         select(User, Membership)
         .join(Membership, Membership.user_id == User.id)
         .where(Membership.store_id == store_id)
         .order_by(Membership.created_at, Membership.user_id)
+        .limit(limit)
     )
+    if after is not None:
+        statement = statement.where(tuple_(Membership.created_at, Membership.user_id) > after)
     return [Member(user, membership) for user, membership in await tx.execute(statement)]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, Text, text
+from sqlalchemy import CheckConstraint, ForeignKey, Index, Text, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.database import Base
@@ -35,3 +35,18 @@ class Membership(Base):
     user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id"), primary_key=True)
     role: Mapped[str] = mapped_column(Text)
     created_at: Mapped[datetime]
+
+
+class Invite(Base):
+    """A token that lets an invited user in; it is good once, and not for ever."""
+
+    __tablename__ = "invites"
+    __table_args__ = (UniqueConstraint("token_hash"), Index(None, "store_id", "user_id"), Index(None, "user_id"))
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    store_id: Mapped[UUID] = mapped_column(ForeignKey("stores.id"))
+    user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id"))
+    token_hash: Mapped[str] = mapped_column(Text, comment="SHA-256 of the token, in hexadecimal")
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
+    accepted_at: Mapped[datetime | None]

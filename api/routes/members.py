@@ -1,0 +1,89 @@
+"""The people of the caller's store, and the invites that bring them in."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Response
+
+from api.dependencies import Manager, Now, Process, StoreMember, Tx, sign_in_limit
+from api.envelope import Envelope, ListEnvelope
+from api.pagination import Key, Paged
+from api.routes.auth import open_session
+from models.errors import InvalidCredentials
+from models.identity import memberships, reads
+from models.identity.reads import Member
+from models.identity.rules import StoreRole, choose_store
+from schemas.http.identity import (
+    AcceptInvite,
+    Invite,
+    InviteAccepted,
+    Invited,
+    MemberOut,
+    MembershipOut,
+    StoreOfUser,
+    UserOut,
+)
+
+LIST: Final = "members"
+
+router = APIRouter(prefix="/api/v1/stores/me/users", tags=["stores"])
+public_router = APIRouter(prefix="/api/v1/auth", tags=["auth"], dependencies=[Depends(sign_in_limit)])
+
+
+@router.get("")
+async def list_members(member: StoreMember, tx: Tx, page: Paged) -> ListEnvelope[MemberOut]:
+    """Everyone in the store, in the order in which they came."""
+    name = f"{LIST}:{member.store_id}"
+    after = page.after(name)
+    key = (datetime.fromisoformat(after[0]), UUID(after[1])) if after else None
+    rows = await reads.members_of(tx, member.store_id, limit=page.limit + 1, after=key)
+    shown, cursor = page.cut(name, rows, _sort_key)
+    return ListEnvelope.of([MemberOut.model_validate(row) for row in shown], cursor)
+
+
+@router.post("/invite", status_code=201)
+async def invite(body: Invite, manager: Manager, services: Process, tx: Tx, now: Now) -> Envelope[Invited]:
+    """Put someone in the store; the token lets them set a password and sign in."""
+    made = await memberships.invite(
+        tx,
+        manager.store_id,
+        email=body.email,
+        first_name=body.first_name,
+        last_name=body.last_name,
+        role=StoreRole(body.role),
+        inviter_id=manager.user_id,
+        now=now,
+    )
+    await services.logins.unbar(manager.store_id, made.user.id)
+    user, membership = UserOut.model_validate(made.user), MembershipOut.model_validate(made.membership)
+    token = made.token if services.settings.test_clock else None
+    return Envelope(data=Invited(user=user, membership=membership, invite_token=token))
+
+
+@router.delete("/{user_id}", status_code=204)
+async def remove(user_id: UUID, manager: Manager, services: Process, tx: Tx, now: Now) -> Response:
+    """Take someone out of the store: their next call for it is refused."""
+    await memberships.remove(tx, manager.store_id, user_id, remover_id=manager.user_id, now=now)
+    await services.logins.bar(manager.store_id, user_id)
+    return Response(status_code=204)
+
+
+@public_router.post("/accept-invite")
+async def accept_invite(body: AcceptInvite, services: Process, tx: Tx, now: Now) -> Envelope[InviteAccepted]:
+    """Use an invite up. Someone new sets their password by it; someone known gives the one they have."""
+    password_hash = await services.passwords.hash(body.password)
+    invite = await memberships.accept(tx, body.token, password_hash=password_hash, now=now)
+    user = await reads.user(tx, invite.user_id)
+    if user.password_hash != password_hash and not await services.passwords.matches(body.password, user.password_hash):
+        raise InvalidCredentials
+    stores = await reads.stores_of(tx, user.id)
+    tokens = await open_session(services, user, choose_store(stores, invite.store_id))
+    shown = [StoreOfUser(**store._asdict()) for store in stores]
+    return Envelope(data=InviteAccepted(user=UserOut.model_validate(user), stores=shown, tokens=tokens))
+
+
+def _sort_key(member: Member) -> Key:
+    return member.membership.created_at.isoformat(), str(member.membership.user_id)
