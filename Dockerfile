@@ -42,6 +42,23 @@ COPY --from=stack-builder /opt/venv /opt/venv
 ENTRYPOINT ["python"]
 CMD ["-m", "ops.cli", "--help"]
 
+# Kafka Connect with Debezium, from the jars that `make test-debezium` uses.
+FROM maven:3-eclipse-temurin-21 AS connect-builder
+COPY ops/stack/connect-pom.xml ops/stack/debezium-pom.xml ops/stack/connect-jars.sha256 ops/stack/debezium-jars.sha256 /poms/
+RUN mvn -q -B -f /poms/connect-pom.xml dependency:copy-dependencies -DoutputDirectory=/connect/worker \
+ && mvn -q -B -f /poms/debezium-pom.xml dependency:copy-dependencies -DoutputDirectory=/connect/plugins/debezium \
+ && cd /connect/worker && sha256sum --check --quiet /poms/connect-jars.sha256 \
+ && cd /connect/plugins/debezium && sha256sum --check --quiet /poms/debezium-jars.sha256
+
+FROM eclipse-temurin:21-jre AS connect
+RUN groupadd --gid 10001 packstream && useradd --uid 10001 --gid packstream --no-create-home packstream
+COPY --from=connect-builder /connect /opt/connect
+COPY ops/compose/connect.properties /opt/connect/connect.properties
+USER packstream
+EXPOSE 8083
+ENTRYPOINT ["java", "-Xmx512m", "-cp", "/opt/connect/worker/*", "org.apache.kafka.connect.cli.ConnectDistributed"]
+CMD ["/opt/connect/connect.properties"]
+
 FROM base AS packstream
 COPY --from=builder /opt/venv /opt/venv
 EXPOSE 8080

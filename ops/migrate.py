@@ -6,6 +6,8 @@ import os
 
 from alembic import command
 from alembic.config import Config
+from alembic.util.exc import CommandError
+from sqlalchemy.exc import SQLAlchemyError
 
 from ops.settings import Settings
 from ops.stack.paths import REPOSITORY
@@ -23,3 +25,11 @@ def alembic_config(settings: Settings) -> Config:
 def upgrade(settings: Settings) -> None:
     """Bring the database to the newest schema."""
     command.upgrade(alembic_config(settings), "head")
+
+
+def main(settings: Settings) -> None:
+    """Upgrade, or exit with one line that says why not."""
+    try:
+        upgrade(settings)
+    except (CommandError, SQLAlchemyError, OSError) as exc:
+        raise SystemExit(f"migrate: {' '.join(str(exc).split())[:500]}") from exc

@@ -8,7 +8,6 @@ from typing import Any
 import click
 
 from ops.cli.context import with_settings
-from ops.migrate import upgrade
 from ops.settings import Settings
 
 
@@ -22,7 +21,7 @@ def call(target: str, *args: Any) -> None:
 @with_settings
 def migrate(settings: Settings) -> None:
     """Bring the database to the newest schema (as its owner, DATABASE_URL)."""
-    upgrade(settings)
+    call("ops.migrate:main", settings)
 
 
 @click.command()

@@ -134,8 +134,8 @@ async def stack_up(data: DataDir, names: Iterable[str], *, bound: bool = False, 
             raise StackError(f"`packstream up` (pid {running.pid}) already runs the stack in {data.root}")
         planned = plan(data, names, book)
         missing = [unit for unit in planned.units if not records(data).living(unit.name)]
-        data.write_env(planned.site.addresses)
         await start_all(missing, bound=bound, say=say)
+        data.write_env(planned.site.addresses)
     return planned
 
 

@@ -167,6 +167,23 @@ def test_down_never_signals_a_process_that_got_a_recorded_pid(packstream: Packst
     bystander.wait()
 
 
+def test_a_command_without_its_service_says_so_in_one_line(packstream: Packstream) -> None:
+    refused = packstream("migrate", DATABASE_URL="postgresql://packstream:packstream@127.0.0.1:1/packstream")
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("migrate: ")
+    assert refused.stderr.count("\n") == 1
+
+
+def test_a_start_that_fails_leaves_nothing_behind(packstream: Packstream, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "postgres").mkdir()
+    (tmp_path / "data" / "postgres" / "thesis.txt").touch()
+    assert packstream("stack", "up", "--parts", "postgres,redis").returncode == 1
+    data = DataDir.at(tmp_path / "data")
+    assert not data.pids_file.exists()
+    assert not data.env_file.exists()
+
+
 def test_the_api_role_is_restricted_and_the_cdc_role_can_replicate(stack: Stack, database: Database) -> None:
     flags = "SELECT rolsuper, rolcreatedb, rolcreaterole, rolbypassrls, rolreplication FROM pg_roles"
     by_role = run_sql(database.owner, f"{flags} WHERE rolname IN ('packstream_app', 'packstream_cdc') ORDER BY rolname")

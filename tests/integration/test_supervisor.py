@@ -100,7 +100,7 @@ def descendants(pid: int) -> list[Identity]:
     return [identity for identity in map(Identity.of, found) if identity]
 
 
-@pytest.mark.parametrize("parts", ["redis", "postgres,kafka,redis"])
+@pytest.mark.parametrize("parts", ["redis", "postgres,kafka,redis", "gcs,bigquery,stripe,smtp"])
 def test_nothing_outlives_a_supervisor_killed_with_sigkill(start: Start, parts: str) -> None:
     process, described = start(parts=parts)
     children = descendants(process.pid)

@@ -22,6 +22,12 @@ NODE_ID = 1
 SMALL_JVM = "-Xmx256m -XX:TieredStopAtLevel=1"
 FIXED_JVM = ("-XX:+UseSerialGC", "-Djava.awt.headless=true", "--sun-misc-unsafe-memory-access=allow")
 
+METADATA = (3, 1)
+FIND_COORDINATOR = (10, 1)
+"""Requests of Kafka's protocol: key and version."""
+
+GROUP, TRANSACTION = 0, 1
+
 PROPERTIES = """\
 process.roles=broker,controller
 node.id={node}
@@ -135,6 +141,11 @@ class Kafka(Unit):
     def ready(self) -> bool:
         return brokers_known(self.port("KAFKA_PORT")) > 0
 
+    def provision(self) -> None:
+        """Ask for a coordinator of each kind: the broker then makes its internal topics before anybody waits."""
+        for kind in (GROUP, TRANSACTION):
+            ask(self.port("KAFKA_PORT"), FIND_COORDINATOR, struct.pack(">h5sb", 5, b"stack", kind))
+
 
 def format_logs(logs: Path) -> None:
     """What `kafka-storage format` does for one static voter: a fresh identity and the feature levels.
@@ -155,12 +166,17 @@ def new_uuid() -> str:
 
 def brokers_known(port: int) -> int:
     """How many brokers a Metadata answer lists (only those that take requests); 0 while there is none."""
+    answer = ask(port, METADATA, struct.pack(">i", 0))
+    return int(struct.unpack(">i", answer[:4])[0]) if len(answer) >= 4 else 0
+
+
+def ask(port: int, api: tuple[int, int], body: bytes) -> bytes:
+    """The first bytes of the broker's answer to one request; nothing when there is no answer."""
     client = b"stack"
-    body = struct.pack(">hhih", 3, 1, 1, len(client)) + client + struct.pack(">i", 0)
+    request = struct.pack(">hhih", *api, 1, len(client)) + client + body
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=2) as connection:
-            connection.sendall(struct.pack(">i", len(body)) + body)
-            answer = connection.recv(12, socket.MSG_WAITALL)
+            connection.sendall(struct.pack(">i", len(request)) + request)
+            return connection.recv(12, socket.MSG_WAITALL)[8:]
     except OSError:
-        return 0
-    return int(struct.unpack(">iii", answer)[2]) if len(answer) == 12 else 0
+        return b""
