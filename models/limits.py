@@ -8,8 +8,11 @@ from typing import Final, NamedTuple
 
 from models.database import new_id
 from models.errors import RateLimited
-from models.identity.rules import LOGIN_FAILURES_PER_ADDRESS, LOGIN_FAILURES_PER_EMAIL, LOGIN_WINDOW_S
 from models.redis import RedisLink, Script
+
+LOGIN_WINDOW_S: Final = 900
+LOGIN_FAILURES_PER_EMAIL: Final = 5
+LOGIN_FAILURES_PER_ADDRESS: Final = 20
 
 
 class Limit(NamedTuple):

@@ -20,8 +20,9 @@ public = [Depends(sign_in_limit)]
 async def login(body: AdminCredentials, request: Request) -> Envelope[AdminLoggedIn]:
     """A session for an administrator; anyone else gets `invalid_credentials`."""
     signed_in = await sign_in(request, body.email, body.password, {Role.ADMIN})
-    tokens = await open_session(services_of(request), signed_in.user, None)
-    return Envelope(data=AdminLoggedIn(user=UserOut.model_validate(signed_in.user), tokens=tokens))
+    user = signed_in.user
+    tokens = await open_session(services_of(request), user.id, user.role, None)
+    return Envelope(data=AdminLoggedIn(user=UserOut.model_validate(user), tokens=tokens))
 
 
 @test_router.post("/auth/register", status_code=201, dependencies=public)
@@ -29,7 +30,7 @@ async def register(body: NewAdmin, services: Process, tx: Tx, now: Now) -> Envel
     """An administrator, for anyone who asks: in dev and test only."""
     password_hash = await services.passwords.hash(body.password)
     user = await writes.create_admin(tx, email=body.email, password_hash=password_hash, actor="api:test", now=now)
-    tokens = await open_session(services, user, None)
+    tokens = await open_session(services, user.id, user.role, None)
     return Envelope(data=AdminLoggedIn(user=UserOut.model_validate(user), tokens=tokens))
 
 

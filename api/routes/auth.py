@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -12,8 +11,9 @@ from api.envelope import Envelope
 from api.services import Services, wall_clock
 from models.errors import InvalidCredentials
 from models.identity import reads, writes
-from models.identity.rules import ActiveStore, Role, StoreMembership, choose_store, keep_store
-from models.identity.tables import User
+from models.identity.reads import Account
+from models.identity.rules import ActiveStore, Role, choose_store, keep_store
+from models.stores import reads as stores
 from models.stores.rules import StoreType
 from schemas.http.identity import (
     LoggedIn,
@@ -32,13 +32,6 @@ router = APIRouter(prefix="/api/v1/auth", tags=["auth"])
 public = [Depends(sign_in_limit)]
 
 
-class SignedIn(NamedTuple):
-    """A user whose password was right."""
-
-    user: User
-    stores: list[StoreMembership]
-
-
 @router.post("/register", status_code=201, dependencies=public)
 async def register(body: Register, services: Process, tx: Tx, now: Now) -> Envelope[Registered]:
     """A user, their first store and a session; all of it or nothing."""
@@ -54,22 +47,25 @@ async def register(body: Register, services: Process, tx: Tx, now: Now) -> Envel
         address=body.store.address.model_dump(),
         now=now,
     )
-    store = ActiveStore(made.store.id, made.store.type, made.membership.role)
-    tokens = await open_session(services, made.user, store)
-    user, shown = UserOut.model_validate(made.user), StoreOut.model_validate(made.store)
-    return Envelope(data=Registered(user=user, store=shown, tokens=tokens))
+    tokens = await open_session(services, made.user.id, made.user.role, made.store)
+    user, store = UserOut.model_validate(made.user), await stores.store(tx, made.store.id)
+    return Envelope(data=Registered(user=user, store=StoreOut.model_validate(store), tokens=tokens))
 
 
 @router.post("/login", dependencies=public)
 async def login(body: Login, request: Request) -> Envelope[LoggedIn]:
     """A session for a user or a delivery agent."""
     services = services_of(request)
-    signed_in = await sign_in(request, body.email, body.password, {Role.USER, Role.AGENT})
-    store = choose_store(signed_in.stores, body.store_id)
-    tokens = await open_session(services, signed_in.user, store)
-    stores = [StoreOfUser(**entry._asdict()) for entry in signed_in.stores]
-    user, store_id = UserOut.model_validate(signed_in.user), store.id if store else None
-    return Envelope(data=LoggedIn(user=user, stores=stores, active_store_id=store_id, tokens=tokens))
+    user, memberships = await sign_in(request, body.email, body.password, {Role.USER, Role.AGENT})
+    store = choose_store(memberships, body.store_id)
+    tokens = await open_session(services, user.id, user.role, store)
+    answer = LoggedIn(
+        user=UserOut.model_validate(user),
+        stores=[StoreOfUser(**membership._asdict()) for membership in memberships],
+        active_store_id=store.id if store else None,
+        tokens=tokens,
+    )
+    return Envelope(data=answer)
 
 
 @router.post("/refresh", dependencies=public)
@@ -78,9 +74,9 @@ async def refresh(body: Refresh, services: Process, tx: Tx) -> Envelope[Refreshe
     record = await services.logins.find(body.refresh_token)
     store: ActiveStore | None = None
     if not record.used:
-        stores = await reads.stores_of(tx, record.user_id)
-        wanted = choose_store(stores, body.store_id) if body.store_id else None
-        store = wanted or keep_store(stores, record.store_id)
+        memberships = await reads.stores_of(tx, record.user_id)
+        wanted = choose_store(memberships, body.store_id) if body.store_id else None
+        store = wanted or keep_store(memberships, record.store_id)
     rotation = await services.logins.rotate(body.refresh_token, store, wall_s=int(wall_clock().timestamp()))
     access = services.tokens.sign(
         record.user_id, record.session_id, record.role, rotation.store, issued_at_s=rotation.issued_at_s
@@ -96,7 +92,7 @@ async def logout(caller: Authenticated, services: Process) -> Response:
     return Response(status_code=204)
 
 
-async def sign_in(request: Request, email: str, password: str, roles: set[Role]) -> SignedIn:
+async def sign_in(request: Request, email: str, password: str, roles: set[Role]) -> Account:
     """The user with this e-mail and password and one of `roles`.
 
     InvalidCredentials, after the same time, whatever is wrong; RateLimited after too many failures. No transaction is
@@ -107,21 +103,22 @@ async def sign_in(request: Request, email: str, password: str, roles: set[Role])
     await services.login_limit.ask(email, address)
     async with services.transaction() as tx:
         user = await reads.user_by_email(tx, email)
-        stores = await reads.stores_of(tx, user.id if user else UUID(int=0))
     right = await services.passwords.matches(password, user.password_hash if user else None)
     if not right or user is None or user.role not in roles:
         await services.login_limit.count(email, address)
         raise InvalidCredentials
     await services.login_limit.ask(email, address)
-    await _raise_parameters(services, user, password)
-    return SignedIn(user, stores)
+    async with services.transaction() as tx:
+        account = Account(user, await reads.stores_of(tx, user.id))
+    await _raise_parameters(services, account, password)
+    return account
 
 
-async def open_session(services: Services, user: User, store: ActiveStore | None) -> Tokens:
+async def open_session(services: Services, user_id: UUID, role: str, store: ActiveStore | None) -> Tokens:
     """A new session's tokens."""
-    session_id, refresh_token = await services.logins.open(user.id, user.role, store.id if store else None)
+    session_id, refresh_token = await services.logins.open(user_id, role, store.id if store else None)
     issued_at_s = int(wall_clock().timestamp())
-    access = services.tokens.sign(user.id, session_id, user.role, store, issued_at_s=issued_at_s)
+    access = services.tokens.sign(user_id, session_id, role, store, issued_at_s=issued_at_s)
     return _tokens(services, access, refresh_token)
 
 
@@ -129,8 +126,9 @@ def _tokens(services: Services, access: str, refresh_token: str) -> Tokens:
     return Tokens(access_token=access, refresh_token=refresh_token, expires_in=services.tokens.ttl_s)
 
 
-async def _raise_parameters(services: Services, user: User, password: str) -> None:
+async def _raise_parameters(services: Services, account: Account, password: str) -> None:
     """Hash the password anew when the parameters have risen since."""
+    user = account.user
     if user.password_hash and services.passwords.outdated(user.password_hash):
         password_hash = await services.passwords.hash(password)
         async with services.transaction() as tx:

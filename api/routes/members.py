@@ -80,7 +80,7 @@ async def accept_invite(body: AcceptInvite, services: Process, tx: Tx, now: Now)
     if user.password_hash != password_hash and not await services.passwords.matches(body.password, user.password_hash):
         raise InvalidCredentials
     stores = await reads.stores_of(tx, user.id)
-    tokens = await open_session(services, user, choose_store(stores, invite.store_id))
+    tokens = await open_session(services, user.id, user.role, choose_store(stores, invite.store_id))
     shown = [StoreOfUser(**store._asdict()) for store in stores]
     return Envelope(data=InviteAccepted(user=UserOut.model_validate(user), stores=shown, tokens=tokens))
 

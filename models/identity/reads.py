@@ -22,6 +22,13 @@ class Member(NamedTuple):
     membership: Membership
 
 
+class Account(NamedTuple):
+    """A user with their stores."""
+
+    user: User
+    stores: list[StoreMembership]
+
+
 async def user(tx: AsyncSession, user_id: UUID) -> User:
     """NotFound for an unknown id."""
     found = await tx.get(User, user_id)

@@ -12,9 +12,6 @@ from models.errors import Conflict, Forbidden, NotFound
 
 INVITE_TTL: Final = timedelta(days=7)
 REFRESH_GRACE_S: Final = 10  #: a used refresh token gives its answer again for so long
-LOGIN_WINDOW_S: Final = 900
-LOGIN_FAILURES_PER_EMAIL: Final = 5
-LOGIN_FAILURES_PER_ADDRESS: Final = 20
 
 
 class Role(StrEnum):

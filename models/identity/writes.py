@@ -13,17 +13,17 @@ from models import audit
 from models.database import new_id
 from models.errors import AlreadyExists
 from models.identity import reads
-from models.identity.rules import Role, StoreRole
+from models.identity.rules import ActiveStore, Role, StoreRole
 from models.identity.tables import Membership, User
 from models.stores import writes as stores
 from models.stores.rules import StoreType
-from models.stores.tables import Store
 
 
 class Registration(NamedTuple):
+    """A new user and the store that they own."""
+
     user: User
-    store: Store
-    membership: Membership
+    store: ActiveStore
 
 
 async def create_user(
@@ -74,7 +74,8 @@ async def register(
     )
     store = stores.create(tx, name=store_name, kind=store_type, address=address, now=now)
     await tx.flush()
-    return Registration(user, store, await add_member(tx, store.id, user.id, StoreRole.OWNER, now=now))
+    await add_member(tx, store.id, user.id, StoreRole.OWNER, now=now)
+    return Registration(user, ActiveStore(store.id, store.type, StoreRole.OWNER))
 
 
 async def add_member(tx: AsyncSession, store_id: UUID, user_id: UUID, role: StoreRole, *, now: datetime) -> Membership:
