@@ -61,6 +61,10 @@ class Relay:
             time.sleep(0.02)
         return self
 
+    def said(self, event: str) -> bool:
+        """Whether an event of this name is in the log."""
+        return f'"{event}"' in self.log.read_text()
+
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
@@ -136,6 +140,10 @@ class Topics:
     def __init__(self, consumer: AIOKafkaConsumer) -> None:
         self._consumer = consumer
         self.seen: list[Seen] = []
+
+    async def rewind(self) -> None:
+        """Read from the topics' beginnings instead."""
+        await self._consumer.seek_to_beginning()
 
     async def read(self, *, quiet_s: float = 1.0) -> list[Seen]:
         """All records up to now and until nothing comes for `quiet_s`."""

@@ -81,7 +81,12 @@ def dlq() -> None:
 
 
 @dlq.command("list")
-@click.option("--status", type=click.Choice([*DeadLetterStatus, "all"]), default="parked", show_default=True)
+@click.option(
+    "--status",
+    type=click.Choice([*(status.value for status in DeadLetterStatus), "all"]),
+    default="parked",
+    show_default=True,
+)
 @click.option("--limit", type=click.IntRange(1, LIST_MAX), default=100, show_default=True)
 @filter_options
 @json_option
