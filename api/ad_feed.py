@@ -7,6 +7,7 @@ from time import monotonic
 from typing import Final
 from uuid import UUID
 
+import asyncpg
 import structlog
 from sqlalchemy import event
 from sqlalchemy.exc import SQLAlchemyError
@@ -14,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.ads import reads
 from models.ads.catalog import EMPTY, Snapshot
+from models.ads.engine import ShardsFrozen, shards_frozen
 from models.database import SessionFactory
 from models.errors import Forbidden, Unavailable
 from models.stores import reads as stores
@@ -21,14 +23,19 @@ from models.stores import reads as stores
 POLL_S: Final = 0.25
 STALE_S: Final = 10.0  #: a catalogue that was not confirmed for so long is not served from
 
+DOWN: Final = (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+"""What a database that does not answer raises, one way or another."""
+
 log = structlog.get_logger(__name__)
 
 
 class CatalogFeed:
-    """Use `await current()`, or `fresh` where it is not None."""
+    """The catalogue as the process knows it: `await current()`."""
 
-    def __init__(self, sessions: SessionFactory) -> None:
+    def __init__(self, sessions: SessionFactory, *, shards: int) -> None:
         self._sessions = sessions
+        self._shards = shards
+        self._shards_checked = False
         self._snapshot = EMPTY
         self._confirmed_at = float("-inf")
         self._commits = 0  #: of this process, that the catalogue has to show
@@ -37,8 +44,11 @@ class CatalogFeed:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Load the catalogue, if the database answers, and begin to follow it."""
-        await self._poll()
+        """Load the catalogue, if the database answers, and begin to follow it. Raises ShardsFrozen."""
+        try:
+            await self._refresh()
+        except DOWN as exc:
+            log.warning("ad_catalog_not_read", error=repr(exc))
         self._task = asyncio.create_task(self._follow(), name="ad-catalog")
 
     async def stop(self) -> None:
@@ -52,7 +62,7 @@ class CatalogFeed:
         if self._shown < self._commits:
             try:
                 await self._refresh()
-            except (SQLAlchemyError, OSError, TimeoutError) as exc:
+            except DOWN as exc:
                 raise Unavailable("the ad catalogue cannot be read") from exc
         if monotonic() - self._confirmed_at > STALE_S:
             raise Unavailable("the ad catalogue is out of date")
@@ -84,6 +94,8 @@ class CatalogFeed:
                 return
             started, commits = monotonic(), self._commits
             async with self._sessions() as tx:
+                if not self._shards_checked:
+                    self._shards_checked = await shards_frozen(tx, self._shards)
                 if await reads.catalog_version(tx) != self._snapshot.version:
                     self._snapshot = await reads.snapshot(tx)
             self._confirmed_at, self._shown = started, commits
@@ -91,10 +103,7 @@ class CatalogFeed:
     async def _follow(self) -> None:
         while True:
             await asyncio.sleep(POLL_S)
-            await self._poll()
-
-    async def _poll(self) -> None:
-        try:
-            await self._refresh()
-        except (SQLAlchemyError, OSError, TimeoutError) as exc:
-            log.warning("ad_catalog_not_read", error=repr(exc))
+            try:
+                await self._refresh()
+            except (*DOWN, ShardsFrozen) as exc:  # it goes out of date, and serve answers 503
+                log.warning("ad_catalog_not_read", error=repr(exc))

@@ -12,6 +12,7 @@ import asyncpg
 
 from api import ad_metrics
 from api.ad_feed import CatalogFeed
+from api.ad_limits import TRACKS_PER_MINUTE, AddressLimit
 from api.ad_serving import AdServer
 from api.collector import FLUSHES_MAX, Collector
 from api.services import Services
@@ -33,6 +34,7 @@ class AdServices:
     server: AdServer
     collector: Collector
     tracker: Tracker
+    track_limit: AddressLimit
     pool: asyncpg.Pool[asyncpg.Record]
     token_ttl_s: int
     skew_s: int
@@ -56,7 +58,7 @@ async def run_ads(services: Services) -> AsyncIterator[None]:
 async def build(services: Services) -> AdServices:
     """The parts for the process's settings; nothing runs yet."""
     settings, link = services.settings, services.redis
-    keys, feed = TokenKeys(settings.ad_token_keys), CatalogFeed(services.sessions)
+    keys, feed = TokenKeys(settings.ad_token_keys), CatalogFeed(services.sessions, shards=settings.ad_shards)
     life = {"token_ttl_s": settings.ad_token_ttl_s, "skew_s": settings.clock_skew_s}
     gate = Gate(link, shards=settings.ad_shards, **life)
     marks = SeenMarks(link, **life)
@@ -84,6 +86,7 @@ async def build(services: Services) -> AdServices:
         ),
         collector=collector,
         tracker=Tracker(collector, marks, shards=settings.ad_shards, token_ttl_s=settings.ad_token_ttl_s),
+        track_limit=AddressLimit(max(1, round(TRACKS_PER_MINUTE * settings.rate_limit_scale))),
         pool=pool,
         token_ttl_s=settings.ad_token_ttl_s,
         skew_s=settings.clock_skew_s,

@@ -6,6 +6,7 @@ They take the plain request and answer with bytes (`PlainRoute`): FastAPI docume
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from time import time
 from typing import Any, Final
 
 import msgspec
@@ -82,7 +83,7 @@ async def serve(request: Request) -> Response:
 )
 async def impression(request: Request) -> Response:
     """Count a view. The token is the credential; the answer comes when the event is durable."""
-    ads = _ads(request)
+    ads = _tracking(request)
     token = _body(await request.body()).token
     now_s = request_now(request).timestamp()
     try:
@@ -107,7 +108,7 @@ _CLICK_DOCS: Final[dict[str, Any]] = {
 @router.get("/click", **_CLICK_DOCS)
 async def click(request: Request) -> Response:
     """Count a click, once, and go to the target's page. An expired token and a prefetch go there uncounted."""
-    ads = _ads(request)
+    ads = _tracking(request)
     claims = _click_claims(request)
     now_s = request_now(request).timestamp()
     if _prefetches(request):
@@ -179,6 +180,14 @@ def _body(body: bytes) -> TrackImpression:
         return TrackImpression.model_validate_json(body)
     except ValidationError as exc:
         raise RequestValidationError([{**error, "loc": ("body", *error["loc"])} for error in exc.errors()]) from exc
+
+
+def _tracking(request: Request) -> AdServices:
+    """The services, for one more request of this client. RateLimited."""
+    services = services_of(request)
+    ads = services.get(AdServices)
+    ads.track_limit.hit(services.proxies.client(request), now_s=time())
+    return ads
 
 
 def _ads(request: Request) -> AdServices:

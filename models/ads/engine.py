@@ -37,8 +37,15 @@ async def freeze_shards(tx: AsyncSession, shards: int) -> None:
         await outbox.lock_aggregate(tx, AGGREGATE, FREEZE_LOCK)
         if await _count(tx) == 0:
             await tx.execute(insert(AdShard).values([{"shard": shard} for shard in range(shards)]))
-    if (frozen := await _count(tx)) != shards:
+    await shards_frozen(tx, shards)
+
+
+async def shards_frozen(tx: AsyncSession, shards: int) -> bool:
+    """Whether the engine was ever started. Raises ShardsFrozen when that was with another number of shards."""
+    frozen = await _count(tx)
+    if frozen not in (0, shards):
         raise ShardsFrozen(f"AD_SHARDS is frozen at {frozen} since the engine's first start; {shards} is refused")
+    return frozen > 0
 
 
 async def _count(tx: AsyncSession) -> int:

@@ -7,13 +7,13 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, func, select, tuple_
+from sqlalchemy import Row, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.ads.catalog import Candidate, Snapshot
 from models.ads.gateway import Offer
 from models.ads.rules import AdStatus, Placement, TargetType, budget_micros, impression_cost_micros
-from models.ads.tables import Ad, AdCatalogVersion, AdShard
+from models.ads.tables import Ad, AdCatalogVersion
 from models.database import Driver
 from models.errors import NotFound
 from models.stores import reads as stores
@@ -93,8 +93,3 @@ async def ticked_until(driver: Driver, shards: Sequence[int]) -> dict[int, datet
     """The last tick of each shard. Under the shard's lock it stands until the transaction ends."""
     rows = await driver.fetch("SELECT shard, ticked_until FROM ad_shards WHERE shard = ANY($1::int[])", shards)
     return {row["shard"]: row["ticked_until"] for row in rows}
-
-
-async def shard_count(tx: AsyncSession) -> int:
-    """AD_SHARDS as it was frozen at the engine's first start; 0 before that."""
-    return (await tx.execute(select(func.count()).select_from(AdShard))).scalar_one()
