@@ -21,6 +21,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from agents.ad_days import DayCloser
 from agents.ad_gate import GateKeeper
+from agents.runtime.effects import letter_of
 from agents.runtime.store import StateReader
 from models import dead_letters
 from models.ads import closing
@@ -80,6 +81,7 @@ class AdCounters:
         counters = Counters(self._grace, get=table.get, scan=table.scan, scan_range=table.scan_range)
         self._gates = {key: gate for key, gate in self._gates.items() if key[0] != partition}
         self._closers = {key: closer for key, closer in self._closers.items() if key[0] != partition}
+        self._decoded = {key: found for key, found in self._decoded.items() if key[0] != partition}
         return counters
 
     def fold(self, state: Counters, messages: Sequence[Any]) -> tuple[dict[bytes, bytes | None], BatchShown]:
@@ -90,10 +92,14 @@ class AdCounters:
         letters += [self._unknown(by_offset[offset], ads) for offset, ads in shown.unknown_ads]
         return changes, BatchShown(shown, letters)
 
-    def repeat(self, state: Counters, messages: Sequence[Any]) -> BatchShown:
-        """Show again what these records touched."""
+    def repeat(self, state: Counters, messages: Sequence[Any], *, last: bool) -> BatchShown:
+        """Show again what these records touched, and what was wrong with them."""
         records, letters = self._split(messages)
-        return BatchShown(state.repeat(records), letters)
+        by_offset = {message.offset: message for message in messages}
+        for offset, columns in records:
+            if unknown := {ad_id for ad_id in columns.ads if ad_id not in self._known}:
+                letters.append(self._unknown(by_offset[offset], unknown))
+        return BatchShown(state.repeat(records, last=last), letters)
 
     def _split(self, messages: Sequence[Any]) -> tuple[list[tuple[int, Columns]], list[Letter]]:
         records: list[tuple[int, Columns]] = []
@@ -108,7 +114,9 @@ class AdCounters:
 
     def _unknown(self, message: Any, ads: set[bytes]) -> Letter:
         names = ", ".join(sorted(str(UUID(bytes=ad_id)) for ad_id in ads))
-        return letter_of(message, "unknown_ad", f"no such ads: {names}; the record's other events are counted")
+        return letter_of(
+            AD_COUNTERS, message, "unknown_ad", f"no such ads: {names}; the record's other events are counted"
+        )
 
     # -- the two ends -----------------------------------------------------------------------------------------------
 
@@ -128,6 +136,8 @@ class AdCounters:
             self._count(batch)
             if batch.letters or batch.shown.late:
                 await self._retry("keep_bad", partial(self._keep_bad, partition, batch))
+        state.late_kept()
+        for batch in shown:
             for number, part in batch.shown.shards.items():
                 await self._retry("publish", partial(self._publish, partition, state, number, part))
 
@@ -211,34 +221,9 @@ def decode(message: Any) -> Columns | Letter:
     try:
         event_type, fields = decode_dict(message.value)
         if event_type != "ad_events":
-            return letter_of(message, "unexpected_type", f"{event_type} does not belong on {AD_EVENTS}")
+            return letter_of(AD_COUNTERS, message, "unexpected_type", f"{event_type} does not belong on {AD_EVENTS}")
         return unpack(fields)
     except UndecodableError as exc:
-        return letter_of(message, exc.reason, str(exc))
+        return letter_of(AD_COUNTERS, message, exc.reason, str(exc))
     except MalformedBatchError as exc:
-        return letter_of(message, "malformed_batch", str(exc))
-
-
-def letter_of(message: Any, reason: str, error: str) -> Letter:
-    """A dead letter with the record as it came."""
-    headers = dict(message.headers or ())
-    event_id = headers.get("id")
-    return Letter(
-        source=AD_COUNTERS,
-        topic=message.topic,
-        partition=message.partition,
-        offset=message.offset,
-        key=(message.key or b"").decode(errors="replace").replace("\0", "�"),
-        reason=reason,
-        error=error.replace("\0", "�"),
-        payload=message.value or b"",
-        event_id=_uuid_or_none(event_id),
-        event_type=None if headers.get("type") is None else headers["type"].decode(errors="replace"),
-    )
-
-
-def _uuid_or_none(text: bytes | None) -> UUID | None:
-    try:
-        return None if text is None else UUID(text.decode())
-    except ValueError:
-        return None
+        return letter_of(AD_COUNTERS, message, "malformed_batch", str(exc))

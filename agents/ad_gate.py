@@ -68,7 +68,9 @@ class GateKeeper:
     async def _open(self, mark: GateMark, watermark_us: int, days: AllDays) -> None:
         """Seed all counters, note the new epoch in Postgres, then open in Redis if it has lost nothing meanwhile."""
         epoch, seeding = new_id(), str(new_id())
-        await self._sink.begin_seeding(self.shard, seeding)
+        if not await self._sink.begin_seeding(self.shard, seeding, seen=mark.epoch):
+            self._read = False  # another owner of the shard was quicker
+            return
         for chunk in batched_days(days()):
             await self._sink.publish(self.shard, watermark_us=None, ticked=False, days=chunk)
         answer = await self._sink.publish(self.shard, watermark_us=watermark_us, ticked=True, days=())

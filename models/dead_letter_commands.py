@@ -14,7 +14,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models import audit, outbox
-from models.dead_letters import RELAY, REPLAY_HEADER, DeadLetter, DeadLetterStatus
+from models.dead_letters import BEHIND, RELAY, REPLAY_HEADER, DeadLetter, DeadLetterStatus, unsettled
 from models.errors import NotFound, StateConflict
 from models.outbox import WAITING_LANE, OutboxEvent, OutboxFailure
 from schemas.codec import UndecodableError, decode_dict
@@ -122,10 +122,32 @@ async def discard(tx: AsyncSession, letter_id: UUID, *, reason: str, actor: str,
     (letter,) = await _lock(tx, [letter_id])
     if letter.status != DeadLetterStatus.PARKED:
         raise StateConflict(current=letter.status, action="discard")
+    _decide(tx, letter, DeadLetterStatus.DISCARDED, actor=actor, now=now, reason=reason)
     if letter.source == RELAY:
         await _wake(tx, letter)
-    _decide(tx, letter, DeadLetterStatus.DISCARDED, actor=actor, now=now, reason=reason)
+    else:
+        await tx.flush()
+        await _release_next(tx, letter, now=now)
     return letter
+
+
+async def settle(tx: AsyncSession, letter_id: UUID, *, wall: datetime) -> None:
+    """An agent has dealt with the replay of a letter: what waits behind it goes on its way."""
+    letter = await tx.get(DeadLetter, letter_id, with_for_update=True, populate_existing=True)
+    if letter is not None and letter.status == DeadLetterStatus.REPLAYED and letter.settled_at is None:
+        letter.settled_at = wall
+        await tx.flush()
+        await _release_next(tx, letter, now=wall)
+
+
+async def _release_next(tx: AsyncSession, letter: DeadLetter, *, now: datetime) -> None:
+    """Publish the key's oldest letter again, if all that it did was wait."""
+    oldest = unsettled(letter.source, letter.topic, letter.key).order_by(DeadLetter.id).limit(1)
+    behind = await tx.scalar(select(DeadLetter).where(DeadLetter.id.in_(oldest)).with_for_update())
+    if behind is None or behind.status != DeadLetterStatus.PARKED or behind.reason != BEHIND:
+        return
+    if await _publish_again(tx, behind) is ReplayOutcome.REPLAYED:
+        behind.status, behind.decided_at, behind.decided_by = DeadLetterStatus.REPLAYED.value, now, letter.source
 
 
 async def _lock(tx: AsyncSession, which: Sequence[UUID] | Filter) -> Sequence[DeadLetter]:

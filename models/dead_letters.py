@@ -10,7 +10,20 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, Index, LargeBinary, SmallInteger, Text, UniqueConstraint, text, update
+from sqlalchemy import (
+    CheckConstraint,
+    Index,
+    LargeBinary,
+    Select,
+    SmallInteger,
+    Text,
+    UniqueConstraint,
+    and_,
+    or_,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
@@ -20,6 +33,7 @@ from models.database import Base, new_id
 ERROR_CHARS_MAX = 2000
 RELAY = "relay"  #: the source of letters that the broker refused
 NEVER_PUBLISHED = -1  #: the partition of a relay's letter
+BEHIND = "behind"  #: the reason of letters that only wait for an earlier one of their key
 REPLAY_HEADER = "dead-letter-id"  #: of a replayed record: the letter that it comes from
 
 
@@ -54,6 +68,7 @@ class DeadLetter(Base):
     headers: Mapped[dict[str, Any]]
     created_at: Mapped[datetime]
     decided_at: Mapped[datetime | None]
+    settled_at: Mapped[datetime | None] = mapped_column(comment="wall time at which an agent dealt with its replay")
     decided_by: Mapped[str | None] = mapped_column(Text)
     decision_reason: Mapped[str | None] = mapped_column(Text)
 
@@ -115,6 +130,27 @@ async def _park_again(tx: AsyncSession, letter: Letter) -> bool:
             attempts=DeadLetter.attempts + letter.attempts,
             decided_at=None,
             decided_by=None,
+            settled_at=None,
         )
     )
     return (await tx.execute(statement.returning(DeadLetter.id))).first() is not None
+
+
+def unsettled(source: str, topic: str, key: str) -> Select[tuple[UUID]]:
+    """Letters that hold up an agent's key: parked ones, and replayed ones whose record has not come back yet."""
+    status = DeadLetter.status
+    on_its_way = and_(status == DeadLetterStatus.REPLAYED, DeadLetter.settled_at.is_(None))
+    return select(DeadLetter.id).where(
+        DeadLetter.source == source,
+        DeadLetter.topic == topic,
+        DeadLetter.key == key,
+        or_(status == DeadLetterStatus.PARKED, on_its_way),
+    )
+
+
+async def blocks(tx: AsyncSession, source: str, topic: str, key: str, *, replay_of: UUID | None) -> bool:
+    """Whether a record of this key has to wait. A replayed one waits only for letters older than its own."""
+    query = unsettled(source, topic, key)
+    if replay_of is not None:
+        query = query.where(DeadLetter.id < replay_of)
+    return (await tx.execute(query.limit(1))).first() is not None

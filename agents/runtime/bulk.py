@@ -33,8 +33,11 @@ class BulkFold(Protocol[State, Shown]):
     def fold(self, state: State, messages: Sequence[Any]) -> tuple[dict[bytes, bytes | None], Shown]:
         """Fold new records, in order. The state may be changed in place: it is dropped when anything fails."""
 
-    def repeat(self, state: State, messages: Sequence[Any]) -> Shown:
-        """What records that the state already contains had to show: it may have been lost on the way."""
+    def repeat(self, state: State, messages: Sequence[Any], *, last: bool) -> Shown:
+        """What records that the state already contains had to show: it may have been lost on the way.
+
+        `last`: with these, all that the state contains has been shown. Until then the state is ahead of the outside,
+        so what it says of the whole (a watermark) must not be shown."""
 
     async def show(self, partition: int, state: State, shown: Sequence[Shown]) -> None:
         """Bring durable values to the outside. Idempotent, never backwards, retries by itself."""
@@ -75,12 +78,14 @@ class BulkAgent:
                 owner.memory = self._fold.open(partition, self.store.reader(partition))
             repeated = [e.message for e in events if e.message.offset <= owner.position]
             fresh = await self._contiguous(partition, events, owner)
+            memory = owner.memory
             if repeated:
-                shown.append(self._fold.repeat(owner.memory, repeated))
+                last = repeated[-1].offset == owner.position
+                shown.append(self._fold.repeat(memory, repeated, last=last))
             if fresh and not await self._commit(partition, owner, fresh, shown):
                 return
             position = owner.position
-        await self._fold.show(partition, owner.memory, shown)
+        await self._fold.show(partition, memory, shown)
         for event in events:
             if event.message.offset <= position:
                 event.ack()

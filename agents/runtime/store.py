@@ -19,7 +19,7 @@ import asyncio
 import gc
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 import rocksdict
@@ -73,7 +73,6 @@ class Ownership:
     expected: int = 0  #: next source offset that Faust has to deliver (repeats included)
     ready: bool = False  #: loaded, may be processed
     memory: Any = None  #: what the agent keeps of this partition in memory; dies with the ownership
-    published_to: int = field(default=-1)  #: last source offset whose effects are outside
 
 
 class FencedStore(Store):
@@ -115,7 +114,7 @@ class FencedStore(Store):
         owned, self.owned = self.owned, {}
         for partition, owner in owned.items():
             async with self.locks[partition]:
-                owner.ready = False
+                owner.ready, owner.memory = False, None
         return [owner.writer for owner in owned.values()]
 
     async def _fence(self, partitions: list[int], generation_id: int) -> None:
@@ -132,7 +131,7 @@ class FencedStore(Store):
 
     def suspend(self, partition: int, owner: Ownership, reason: str) -> None:
         """Not ours any more: a rebalance must follow; if it does not, start afresh."""
-        owner.ready = False
+        owner.ready, owner.memory = False, None  # whoever holds the memory holds RocksDB's lock
         log.warning("partition_suspended", changelog=self.changelog, partition=partition, reason=reason)
 
         def check() -> None:
