@@ -136,7 +136,7 @@ async def _park_again(tx: AsyncSession, letter: Letter) -> bool:
     return (await tx.execute(statement.returning(DeadLetter.id))).first() is not None
 
 
-def unsettled(source: str, topic: str, key: str) -> Select[tuple[UUID]]:
+def unsettled(source: str, topic: str, key: str) -> Select[UUID]:
     """Letters that hold up an agent's key: parked ones, and replayed ones whose record has not come back yet."""
     status = DeadLetter.status
     on_its_way = and_(status == DeadLetterStatus.REPLAYED, DeadLetter.settled_at.is_(None))

@@ -38,9 +38,7 @@ class RedisLink:
     """`timeout_s` bounds every answer; after it the connection is dropped and all who wait get Unavailable."""
 
     def __init__(self, url: str, *, timeout_s: float = 2.0) -> None:
-        self._pool = ConnectionPool.from_url(
-            url, socket_connect_timeout=timeout_s, socket_timeout=None, protocol=2
-        )
+        self._pool = ConnectionPool.from_url(url, socket_connect_timeout=timeout_s, socket_timeout=None, protocol=2)
         self._timeout_s = timeout_s
         self._connection: Connection | None = None
         self._queue: list[_Waiting] = []

@@ -51,7 +51,9 @@ class Settings(BaseSettings):
     gcs_webhook_token: str = Field("dev-gcs-webhook-token", repr=False)
     stripe_webhook_secret: str = Field("whsec_dev", repr=False)
     jwt_keys: Annotated[SigningKeys, NoDecode] = Field(default=DEV_JWT_KEYS, validate_default=True, repr=False)
-    ad_token_keys: Annotated[SigningKeys, NoDecode] = Field(default=DEV_AD_TOKEN_KEYS, validate_default=True, repr=False)
+    ad_token_keys: Annotated[SigningKeys, NoDecode] = Field(
+        default=DEV_AD_TOKEN_KEYS, validate_default=True, repr=False
+    )
 
     # Clocks
     order_ttl_s: int = Field(86_400, ge=1, description="time a vendor has to decide")
@@ -107,10 +109,15 @@ class Settings(BaseSettings):
         if self.packstream_env == "prod":
             dev = {"jwt_keys": DEV_JWT_KEYS, "ad_token_keys": DEV_AD_TOKEN_KEYS}
             weak = [n for n, v in dev.items() if getattr(self, n) == parse_keys(v)]
-            weak += [n for n, v in (("gcs_webhook_token", "dev-gcs-webhook-token"),
-                                    ("stripe_webhook_secret", "whsec_dev")) if getattr(self, n) == v]
+            weak += [
+                n
+                for n, v in (("gcs_webhook_token", "dev-gcs-webhook-token"), ("stripe_webhook_secret", "whsec_dev"))
+                if getattr(self, n) == v
+            ]
             if weak:
-                raise ValueError("set " + ", ".join(w.upper() for w in weak) + ": the built-in values are for development")
+                raise ValueError(
+                    "set " + ", ".join(w.upper() for w in weak) + ": the built-in values are for development"
+                )
         return self
 
     @property

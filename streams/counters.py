@@ -5,6 +5,7 @@ Table keys of a partition, all prefixed by the shard so that each can be scanned
     c <shard> <day> <ad id>       impressions, clicks, spend_micros, settled per open served minute
     s <shard> <bucket> <offset>   ids seen, packed (streams/seen.py)
     w <shard>                     the watermark (streams/watermarks.py)
+    x <offset>                    late events of a batch, until they are known to be kept outside
 """
 
 from __future__ import annotations
@@ -23,6 +24,10 @@ _DAY_PREFIX = struct.Struct(">sHI")
 _SHARD_KEY = struct.Struct(">sH")
 _COUNTER = struct.Struct("<qqqH")
 _MINUTE = struct.Struct("<Iq")
+_LATE_KEY = struct.Struct(">sQ")
+_LATE = struct.Struct("<16s16sIBI?Q")
+DAY_CLOSED: Final = "day_closed"
+TOO_LATE: Final = "too_late"  #: whether it is a repeat can no longer be told
 PRUNED_MAX: Final = 2_000  #: table entries that one batch deletes at most
 
 Get = Callable[[bytes], bytes | None]
@@ -50,8 +55,21 @@ class Late(NamedTuple):
     day: int
     kind: int
     cost_micros: int
-    reason: str  #: `day_closed`, or `too_late`: whether it is a repeat can no longer be told
+    reason: str  #: DAY_CLOSED or TOO_LATE
     offset: int
+
+
+def pack_late(late: Iterable[Late]) -> bytes:
+    """Late events as a table's value."""
+    return b"".join([_LATE.pack(*event[:5], event.reason == DAY_CLOSED, event.offset) for event in late])
+
+
+def unpack_late(packed: bytes) -> list[Late]:
+    """From a table's value."""
+    return [
+        Late(jti, ad_id, day, kind, cost, DAY_CLOSED if day_closed else TOO_LATE, offset)
+        for jti, ad_id, day, kind, cost, day_closed, offset in _LATE.iter_unpack(packed)
+    ]
 
 
 class AdDay:
@@ -162,6 +180,8 @@ class Counters:
         self.shards: dict[int, Shard] = {}
         for key, _ in scan(b"w"):
             self.shard(_SHARD_KEY.unpack(key)[1])
+        self._owed: dict[bytes, list[Late]] = {key: unpack_late(packed) for key, packed in scan(b"x")}
+        self._paid: list[bytes] = []
 
     def shard(self, number: int) -> Shard:
         """The shard's state, made when it is met for the first time."""
@@ -177,7 +197,8 @@ class Counters:
 
         `known` holds the ids of ads that exist; events of others are left out, not marked, and named.
         """
-        changes: dict[bytes, bytes | None] = {}
+        changes: dict[bytes, bytes | None] = dict.fromkeys(self._paid)
+        self._paid.clear()
         shown = Shown()
         dirty: list[AdDay] = []
         for offset, columns in records:
@@ -195,20 +216,33 @@ class Counters:
                 shard = self.shards[number]
                 changes[shard.watermark_key] = shard.watermark.pack()
                 self._prune(shard, changes)
+        if shown.late:
+            key = _LATE_KEY.pack(b"x", records[-1][0])
+            changes[key], self._owed[key] = pack_late(shown.late), shown.late
         return changes, shown
 
-    def repeat(self, records: Iterable[tuple[int, Columns]]) -> Shown:
-        """The present values of whatever `records`, which are contained already, had touched."""
-        shown = Shown()
+    def repeat(self, records: Iterable[tuple[int, Columns]], *, last: bool) -> Shown:
+        """The present values of whatever `records`, which are contained already, had touched.
+
+        The watermark only with the `last` of them: it closes minutes, so every counter before it must be shown first.
+        """
+        shown = Shown(late=[late for part in self._owed.values() for late in part])
         for _, columns in records:
             shard = self.shard(columns.shard)
             part = shown.shard(columns.shard)
-            if columns.tick_us is not None and shard.watermark.until_us != NEVER:
-                part.watermark_us, part.ticked = shard.watermark.until_us, True
             touched = {(iat // DAY_S, columns.ads[ad]) for iat, ad in zip(columns.iat_s, columns.ad, strict=True)}
             days = [shard.day(day, ad_id) for day, ad_id in touched]
             part.days += [day for day in days if day.impressions or day.clicks]
+        for number, shard in self.shards.items() if last else ():
+            if shard.watermark.until_us != NEVER:
+                part = shown.shard(number)
+                part.watermark_us, part.ticked = shard.watermark.until_us, True
         return shown
+
+    def late_kept(self) -> None:
+        """All late events that were shown so far are kept outside: the table may let go of them."""
+        self._paid += self._owed
+        self._owed.clear()
 
     def of_shard(self, number: int, day: int | None = None) -> Iterator[AdDay]:
         """All counters of a shard, or of one of its days, from the table."""
@@ -327,7 +361,7 @@ class _Batch:
                 return False
         closed = iat_s // DAY_S <= watermark.closed_day
         if closed or not kept:
-            reason = "day_closed" if closed else "too_late"
+            reason = DAY_CLOSED if closed else TOO_LATE
             self.shown.late.append(Late(jti, ad_id, iat_s // DAY_S, kind, cost, reason, self.offset))
             return False
         seen.add(jti)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 ID_BYTES: Final = 16
-THAWED_MAX: Final = 4  #: old minutes kept in memory at once
+THAWED_MAX: Final = 4  #: old minutes that stay in memory from tick to tick
 
 _KEY = struct.Struct(">sHIQ")
 _PREFIX = struct.Struct(">sHI")
@@ -65,21 +65,21 @@ class Seen:
             if bucket >= live_bucket:
                 self._live[bucket] = found
             else:
-                self._keep_thawed(bucket, found)
+                self._thawed[bucket] = found
         return found
 
     def freeze(self, live_bucket: int) -> None:
-        """Forget minutes behind `live_bucket`: the table has them."""
+        """Forget minutes behind `live_bucket`, but for the THAWED_MAX read back last.
+
+        Call it at the end of a batch only: from then on the table has what was marked.
+        """
         for bucket in [b for b in self._live if b < live_bucket]:
             del self._live[bucket]
+        for bucket in list(self._thawed)[:-THAWED_MAX]:
+            del self._thawed[bucket]
 
     def _read(self, bucket: int) -> set[bytes]:
         ids: set[bytes] = set()
         for _, packed in self._scan(bucket_prefix(self._shard, bucket)):
             ids.update(split_ids(packed))
         return ids
-
-    def _keep_thawed(self, bucket: int, ids: set[bytes]) -> None:
-        while len(self._thawed) >= THAWED_MAX:
-            del self._thawed[next(iter(self._thawed))]
-        self._thawed[bucket] = ids

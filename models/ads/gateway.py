@@ -205,9 +205,10 @@ class CounterSink:
         epoch, run_id, server = (None if text is None else text.decode() for text in found)
         return GateMark(epoch, run_id, server or "")
 
-    async def begin_seeding(self, shard: int, mark: str) -> None:
-        """Close the gate and leave `mark`. Raises Unavailable."""
-        await self._link.script(SEED, keys=[gate_key(shard)], args=[RUN_ID, mark])
+    async def begin_seeding(self, shard: int, mark: str, *, seen: str | None) -> bool:
+        """Close the gate and leave `mark`; False when its epoch is not the one `seen` any more. Raises Unavailable."""
+        begun = await self._link.script(SEED, keys=[gate_key(shard)], args=[RUN_ID, mark, seen or ""])
+        return bool(begun)
 
     async def open(self, shard: int, *, mark: str, epoch: UUID) -> bool:
         """Open the gate; False when Redis lost `mark`: seed again. Raises Unavailable."""

@@ -22,7 +22,7 @@ from ops.demo.settling import NotSettled
 from ops.stack.errors import StackError
 from ops.stack.paths import DataDir
 
-WIDTH_MIN: Final = 120
+WIDTH_MIN: Final = 124
 STOPPED: Final = 130  #: the exit status of a run that was ended before its result
 
 

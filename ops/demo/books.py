@@ -1,4 +1,4 @@
-"""The demo's own books, kept from HTTP answers and the logged rows alone, and how they are held against the system's. Pure.
+"""The demo's own books, kept from HTTP answers and logged rows alone, and how they are held against the system's. Pure.
 
 Nothing here is shared with the code that it checks: costs come from the bids that the demo placed, cents from Python's
 fractions.
@@ -107,13 +107,11 @@ class Books:
 
     def totals(self) -> dict[AdDayKey, Totals]:
         """By ad and day: an impression costs what was bid, a click nothing."""
-        keys = self.impressions.keys() | self.clicks.keys()
-        return {
-            key: Totals(
-                self.impressions[key], self.clicks[key], self.impressions[key] * self.ads[key.ad_id].cost_micros
-            )
-            for key in keys
-        }
+        return {key: self._totals(key) for key in self.impressions.keys() | self.clicks.keys()}
+
+    def _totals(self, key: AdDayKey) -> Totals:
+        shown = self.impressions[key]
+        return Totals(shown, self.clicks[key], shown * self.ads[key.ad_id].cost_micros)
 
     def spend_of_stores(self) -> dict[tuple[date, str], Counter[str]]:
         """By day and store: micros on each placement."""
@@ -177,14 +175,13 @@ def _compare(level: str, expected: Counter[Place], found: Counter[Place]) -> lis
 
 def check_rollups(books: Books, rollups: Mapping[AdDayKey, Totals]) -> list[Difference]:
     """Each ad and day, in both directions."""
-    own = books.totals()
-    return [
-        Difference(
-            "rollups", key.ad_id, own.get(key, NOTHING), rollups.get(key, NOTHING), key.day, _placement(books, key)
-        )
-        for key in sorted(own.keys() | rollups.keys())
-        if own.get(key, NOTHING) != rollups.get(key, NOTHING)
-    ]
+    own, found = books.totals(), []
+    for key in sorted(own.keys() | rollups.keys()):
+        ours, theirs = own.get(key, NOTHING), rollups.get(key, NOTHING)
+        if ours != theirs:
+            ad = books.ads.get(key.ad_id)
+            found.append(Difference("rollups", key.ad_id, ours, theirs, key.day, ad.placement if ad else None))
+    return found
 
 
 def check_charges(books: Books, charges: Mapping[tuple[date, str], tuple[int, int]]) -> list[Difference]:
@@ -206,8 +203,3 @@ def check_budgets(books: Books, rollups: Mapping[AdDayKey, Totals]) -> list[Diff
         if ad and spent > ad.budget_micros:
             found.append(Difference("daily budget", key.ad_id, f"<= {ad.budget_micros}", spent, key.day, ad.placement))
     return found
-
-
-def _placement(books: Books, key: AdDayKey) -> str | None:
-    ad = books.ads.get(key.ad_id)
-    return ad.placement if ad else None

@@ -1,10 +1,9 @@
-"""The public HTTP routes as the demo uses them. What may be tried again is tried again; any other answer is an error."""
+"""The public HTTP routes as the demo uses them: a 503 is tried again, an unexpected answer is an error."""
 
 from __future__ import annotations
 
 import asyncio
 from datetime import datetime
-from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
 import aiohttp
@@ -49,9 +48,7 @@ class Api:
         )
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *raised: object) -> None:
         await self._http.close()
 
     async def become_admin(self, *, email: str, password: str) -> None:
@@ -94,9 +91,8 @@ class Api:
 
     async def impression(self, token: str, *, now: str) -> None:
         """Report that the ad was shown; returns when it is counted, once."""
-        answer = await self._send(
-            "POST", "/ads/impression", data=orjson.dumps({"token": token}), headers={"X-Now": now, **JSON}
-        )
+        headers = {"X-Now": now, **JSON}
+        answer = await self._send("POST", "/ads/impression", data=orjson.dumps({"token": token}), headers=headers)
         status = answer.body.get("data", {}).get("status")
         if answer.status != 202 or (status != "accepted" and not (status == "duplicate" and answer.attempt > 1)):
             raise UnexpectedAnswer(f"POST /ads/impression: {answer.status} {answer.body}")

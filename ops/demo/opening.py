@@ -59,14 +59,15 @@ async def open_marketplace(
         user = f"vendor-{planned.campaign}-{planned.slot}"
         return await _sign_up(api, user, password, name=planned.name, kind="vendor", state=planned.state)
 
-    people = len(plan.buyers) + len(plan.vendors)
-    with progress.stage(f"signing up {len(plan.buyers)} buyers, {len(plan.vendors)} vendors", people) as advance:
-        buyers = await _each(plan.buyers, buyer, advance)
+    title = f"opening {len(plan.buyers) + len(plan.vendors)} stores, placing {len(plan.ads)} ads"
+    with progress.stage(title, len(plan.vendors) + len(plan.buyers) + len(plan.ads)) as advance:
         vendors = dict(zip(plan.vendors, await _each(plan.vendors, vendor, advance), strict=True))
         await _verify(settings, vendors.values())
-    with progress.stage(f"placing {len(plan.ads)} ads", len(plan.ads)) as advance:
         flight = _flight(views)
-        placed = await _each(plan.ads, lambda ad: _place(api, ad, vendors[ad.vendor], flight), advance)
+        buyers, placed = await asyncio.gather(
+            _each(plan.buyers, buyer, advance),
+            _each(plan.ads, lambda ad: _place(api, ad, vendors[ad.vendor], flight), advance),
+        )
     segments = {planned.segment: account for planned, account in zip(plan.buyers, buyers, strict=True)}
     return Marketplace(segments, vendors, {ad.ad_id: ad for ad in placed})
 

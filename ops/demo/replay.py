@@ -13,7 +13,7 @@ from ops.demo.opening import Marketplace
 from ops.demo.progress import Advance
 from ops.demo.views import PageView, windows
 
-WINDOW_MINUTES: Final = 15  #: well below the 30 that an ad token lives: nothing expires while its window is replayed
+WINDOW_MINUTES: Final = 30  #: the clock stands at the window's start, so that no token expires while it is replayed
 CLICK_AFTER: Final = timedelta(seconds=1)
 FAILURES_MAX: Final = 50  #: views without a proper answer, before the replay gives up
 

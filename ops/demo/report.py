@@ -8,6 +8,7 @@ from datetime import date
 from itertools import groupby
 from typing import Any, Final
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -83,8 +84,9 @@ def show(report: Report, console: Console) -> None:
     console.print(
         f"{report.stores['buyer']} buyer stores opened {total.views:,} pages; {report.ads} ads of "
         f"{report.stores['vendor']} vendors were bidding.\n"
-        f"{total.served:,} pages got an ad and {refused:,} none; in all, the gate refused {report.offers_refused:,} "
-        f"offers whose budget was used up. {report.clicks_without_ad} logged clicks had no ad to be made on."
+        f"{total.served:,} pages got an ad, {refused:,} none; the gate refused {report.offers_refused:,} offers whose "
+        f"budget was used up.\n{total.clicks} of {total.clicks + report.clicks_without_ad} logged clicks had an ad to "
+        "be made on."
     )
     console.print(f"reconciled to zero: {', '.join(report.reconciled) or 'no day'}")
     console.print("seconds: " + ", ".join(f"{name} {seconds:.1f}" for name, seconds in report.seconds.items()))
@@ -98,7 +100,7 @@ def show(report: Report, console: Console) -> None:
 
 
 def _table(report: Report) -> Table:
-    table = Table(title="A week of page views, replayed")
+    table = Table(title="Page views, replayed", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     for n, heading in enumerate(HEADINGS):
         table.add_column(heading, justify="left" if n < 2 else "right", no_wrap=True)
     for day, places in groupby(report.lines, key=lambda place: place.day):

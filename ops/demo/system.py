@@ -92,7 +92,8 @@ async def _ready(process: Process, log: Path) -> dict[str, object]:
     assert process.stdout is not None
     line = await process.stdout.readline()
     if not line:
-        raise StackError(f"demo: `packstream up` ended: {last_line(log.read_text(errors='replace'))} (see {log})")
+        words = last_line(await asyncio.to_thread(log.read_text, errors="replace"))
+        raise StackError(f"demo: `packstream up` ended: {words} (see {log})")
     described: dict[str, object] = json.loads(line)
     return described
 

@@ -1,4 +1,4 @@
-"""The page views to replay: read from the fixtures, merged by time, moved into the coming week. Pure but for the files."""
+"""The page views to replay: read from the fixtures, merged by time, moved into the coming week."""
 
 from __future__ import annotations
 

@@ -20,6 +20,8 @@ API_PORT = "PORT"
 """Chosen with the parts' ports, so that the fake GCS knows where to push."""
 
 SUPERVISOR_STOP_S = 30.0
+REAPED_S = 3.0
+"""How long `down` waits for pids of ended parts to leave the process table."""
 
 Say = Callable[[str], None]
 
@@ -145,13 +147,13 @@ async def stack_down(data: DataDir, names: Iterable[str]) -> list[str]:
         return []
     _stop_supervisor(data)
     with locked(data):
-        names = list(names)
-        ran = [name for name in names if records(data).living(name)]
-        await stop_all([PARTS[name](Site(data, {})) for name in names])
+        ran = {name: identity for name in names if (identity := records(data).living(name))}
+        await stop_all([PARTS[name](Site(data, {})) for name in ran])
         _forget_dead(data)
         living = [name for name in PARTS if records(data).living(name)]
         data.write_env(addresses_of(living, data.read_ports()) if living else {})
-    return ran
+        await asyncio.gather(*(asyncio.to_thread(identity.wait_reaped, REAPED_S) for identity in ran.values()))
+    return list(ran)
 
 
 def _stop_supervisor(data: DataDir) -> None:

@@ -13,7 +13,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -66,12 +67,26 @@ class Identity:
 
     def wait_gone(self, timeout_s: float) -> bool:
         """Wait until it is gone; False when it is still there."""
-        deadline = time.monotonic() + timeout_s
-        while self.alive():
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(POLL_S)
-        return True
+        return _wait_while(self.alive, timeout_s)
+
+    def wait_reaped(self, timeout_s: float) -> bool:
+        """Wait until not even its pid is left; one of our own is collected, another's init may take a moment."""
+        return _wait_while(self._in_table, timeout_s)
+
+    def _in_table(self) -> bool:
+        with suppress(ChildProcessError):  # it is not ours to collect
+            os.waitpid(self.pid, os.WNOHANG)
+        return Path(f"/proc/{self.pid}").exists()
+
+
+def _wait_while(condition: Callable[[], bool], timeout_s: float) -> bool:
+    """Wait until it no longer holds; False when it still does."""
+    deadline = time.monotonic() + timeout_s
+    while condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(POLL_S)
+    return True
 
 
 def _started(pid: int) -> str | None:

@@ -42,7 +42,8 @@ def test_a_process_that_waits_to_be_reaped_is_gone() -> None:
     while identity is not None and identity.alive() and time.monotonic() < deadline:
         time.sleep(0.01)
     assert identity is None or not identity.alive()
-    child.wait()
+    assert identity is None or identity.wait_reaped(1)
+    assert not Path(f"/proc/{child.pid}").exists()
 
 
 def test_pids_json_lists_the_living_and_not_the_supervisor(records: Records, tmp_path: Path) -> None:
