@@ -93,6 +93,10 @@ class AlreadyExists(Conflict):
     code, title = "already_exists", "It exists already"
 
 
+class MediaProtected(Conflict):
+    code, title = "media_protected", "The media are still needed and cannot be deleted"
+
+
 class IdempotencyInProgress(Conflict):
     code, title = "idempotency_in_progress", "A request with this Idempotency-Key is under way: try again"
     retry_after_s = 1

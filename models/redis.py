@@ -121,7 +121,7 @@ class RedisLink:
         return tuple([self.run_id if arg is RUN_ID else arg for arg in args]) if RUN_ID in args else args
 
     async def _open(self) -> Connection:
-        connection = self._pool.make_connection()
+        connection: Connection = self._pool.make_connection()  # type: ignore[no-untyped-call]
         await connection.connect()
         await connection.send_command("INFO", "server")
         info = (await connection.read_response()).decode()

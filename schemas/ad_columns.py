@@ -53,7 +53,7 @@ def _packing(code: str, count: int) -> struct.Struct:
 def pack(events: Sequence[AdEvent], *, event_id: UUID, shard: int, occurred_at: datetime, actor: str) -> AdEvents:
     """A record of up to 65,535 events of one shard."""
     count = len(events)
-    ads = {ad_id: None for ad_id in (event.ad_id for event in events)}
+    ads = dict.fromkeys(event.ad_id for event in events)
     index = {ad_id: n for n, ad_id in enumerate(ads)}
     u32 = _packing("I", count).pack
     return AdEvents(

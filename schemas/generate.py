@@ -103,7 +103,8 @@ def render() -> str:
         table.append(f'    "{path.stem}": {schema["name"]},')
     classes = "\n\n".join(writer.classes.values())
     lines = "\n".join(table)
-    return f"{HEAD}\n\n{classes}\n\nRECORDS: dict[str, type[Record]] = {{\n{lines}\n}}\n"
+    head = HEAD if "field(" in classes else HEAD.replace("dataclass, field", "dataclass")
+    return f"{head}\n\n{classes}\n\nRECORDS: dict[str, type[Record]] = {{\n{lines}\n}}\n"
 
 
 def main() -> None:

@@ -306,7 +306,7 @@ class _Batch:
             and day == max(columns.iat_s) // DAY_S
             and day > watermark.closed_day
             and first >= watermark.oldest_bucket
-            and all([ad_id in self.known for ad_id in columns.ads])
+            and all(ad_id in self.known for ad_id in columns.ads)
         )
         if ordinary:
             seen = self.shard.seen.bucket(first, watermark.live_bucket)

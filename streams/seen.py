@@ -1,7 +1,7 @@
 """Which events of a shard were counted, exactly and in little memory. Pure.
 
-Marks are packed: one table entry a record and minute of `exp`, its value the ids, 16 bytes each. Minutes in which events
-may still come are sets in memory; older ones are read back only when a repeat asks for them.
+Marks are packed: one table entry a record and minute of `exp`, its value the ids, 16 bytes each. Minutes in which
+events may still come are sets in memory; older ones are read back only when a repeat asks for them.
 """
 
 from __future__ import annotations

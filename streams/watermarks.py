@@ -34,7 +34,7 @@ class Grace:
 
 @dataclass(slots=True)
 class Watermark:
-    """One shard's. `base_day`: days up to it had closed before the first tick; nothing of them was ever counted here."""
+    """One shard's. `base_day`: days up to it had closed before the first tick; none of theirs was ever counted."""
 
     grace: Grace
     until_us: int = NEVER

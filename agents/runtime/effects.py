@@ -1,8 +1,8 @@
 """The room for low-rate agents, which use Faust plainly: one record, one Postgres transaction, one effect.
 
-A record's inbox row commits with its effect, so that a repeat changes nothing. A handler that fails is tried again a few
-times; then the record becomes a dead letter and its key is parked: later records of the key wait behind it as letters of
-reason `behind`, in order, until somebody replays or discards the first.
+A record's inbox row commits with its effect, so that a repeat changes nothing. A handler that fails is tried again a
+few times; then the record becomes a dead letter and its key is parked: later records of the key wait behind it as
+letters of reason `behind`, in order, until somebody replays or discards the first.
 """
 
 from __future__ import annotations
@@ -102,9 +102,8 @@ class EffectAgent:
                     "effect_failed", agent=self.name, event_id=str(record.event_id), attempts=attempts, exc_info=True
                 )
                 if attempts >= ATTEMPTS_MAX:
-                    return await self._park(
-                        letter_of(self.name, message, "handler_failed", repr(exc), record, attempts)
-                    )
+                    await self._park(letter_of(self.name, message, "handler_failed", repr(exc), record, attempts))
+                    return
                 await asyncio.sleep(BACKOFF_S * 2**attempts)
             else:
                 self._note(failed=False, outcome=done)

@@ -1,4 +1,4 @@
-"""Closing days: rollups, charges and what came too late. Commands of the `ad_counters` agent and of `packstream rollup`."""
+"""Closing days: rollups, charges and what came too late. For the `ad_counters` agent and `packstream rollup`."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class DayNotClosedError(Conflict):
 async def known_ads(tx: AsyncSession, ids: Iterable[UUID]) -> dict[UUID, UUID]:
     """Of `ids`, those that are ads, with their stores."""
     rows = await tx.execute(select(Ad.id, Ad.store_id).where(Ad.id.in_(list(ids))))
-    return {ad_id: store_id for ad_id, store_id in rows}
+    return dict(rows.tuples().all())
 
 
 async def closed_through(tx: AsyncSession, shard: int) -> date | None:

@@ -121,7 +121,7 @@ class AdDailyRollup(Base):
 
 
 class AdAdjustment(Base):
-    """An event that came after its day was closed, or too late to tell whether it is a repeat. Never billed by itself."""
+    """An event that came after its day was closed, or too late to be told from a repeat. Never billed by itself."""
 
     __tablename__ = "ad_adjustments"
     __table_args__ = (

@@ -1,4 +1,4 @@
-"""`packstream rollup status|run --day D`: whether a day of advertising is closed and charged, and to charge it again."""
+"""`packstream rollup status|run --day D`: whether a day of advertising is closed and charged; charge it again."""
 
 from __future__ import annotations
 
