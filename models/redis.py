@@ -122,7 +122,7 @@ class RedisLink:
 
     async def _open(self) -> Connection:
         connection: Connection = self._pool.make_connection()  # type: ignore[no-untyped-call]
-        await connection.connect()
+        await connection.connect()  # type: ignore[no-untyped-call]
         await connection.send_command("INFO", "server")
         info = (await connection.read_response()).decode()
         self.run_id = next(line[7:] for line in info.splitlines() if line.startswith("run_id:"))
