@@ -125,7 +125,7 @@ class AdCounters:
         unmet: set[bytes] = set()
         for message in messages:
             found = self._decoded[message.partition, message.offset] = decode(message)
-            if isinstance(found, Columns):
+            if isinstance(found, Columns) and not self._known.issuperset(found.ads):
                 unmet.update(ad_id for ad_id in found.ads if ad_id not in self._known)
         if unmet:
             await self._retry("known_ads", lambda: self._learn(unmet))

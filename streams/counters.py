@@ -11,8 +11,10 @@ Table keys of a partition, all prefixed by the shard so that each can be scanned
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import chain
 from typing import Final, NamedTuple
 
 from schemas.ad_columns import Columns
@@ -24,12 +26,14 @@ _DAY_PREFIX = struct.Struct(">sHI")
 _SHARD_KEY = struct.Struct(">sH")
 _COUNTER = struct.Struct("<qqqH")
 _MINUTE = struct.Struct("<Iq")
+_MINUTES_MAX: Final = 1024  #: layouts kept; a counter has about as many open minutes as a token lives
 _LATE_KEY = struct.Struct(">sQ")
 _LATE = struct.Struct("<16s16sIBI?Q")
 DAY_CLOSED: Final = "day_closed"
 TOO_LATE: Final = "too_late"  #: whether it is a repeat can no longer be told
 PRUNED_MAX: Final = 2_000  #: table entries that one batch deletes at most
 
+Known = set[bytes] | frozenset[bytes]
 Get = Callable[[bytes], bytes | None]
 Scan = Callable[[bytes], Iterable[tuple[bytes, bytes]]]
 ScanRange = Callable[[bytes, bytes], Iterable[tuple[bytes, bytes]]]
@@ -72,6 +76,12 @@ def unpack_late(packed: bytes) -> list[Late]:
     ]
 
 
+@lru_cache(maxsize=_MINUTES_MAX)
+def _counter(minutes: int) -> struct.Struct:
+    """The layout of a counter with so many open minutes."""
+    return struct.Struct(_COUNTER.format + "Iq" * minutes)
+
+
 class AdDay:
     """Counters of one ad and day."""
 
@@ -93,8 +103,9 @@ class AdDay:
         minutes = self.minutes
         if minutes and min(minutes) < open_minute:
             minutes = self.minutes = {m: v for m, v in minutes.items() if m >= open_minute}
-        head = _COUNTER.pack(self.impressions, self.clicks, self.spend_micros, len(minutes))
-        return head + b"".join([_MINUTE.pack(m, v) for m, v in minutes.items()])
+        count = len(minutes)
+        flat = chain.from_iterable(minutes.items())
+        return _counter(count).pack(self.impressions, self.clicks, self.spend_micros, count, *flat)
 
     @classmethod
     def unpack(cls, key: bytes, value: bytes) -> AdDay:
@@ -114,7 +125,7 @@ class AdDay:
             self.impressions,
             self.clicks,
             self.spend_micros,
-            tuple(number for pair in self.minutes.items() for number in pair),
+            tuple(chain.from_iterable(self.minutes.items())),
         )
 
 
@@ -153,7 +164,7 @@ class Shard:
         stored = get(_SHARD_KEY.pack(b"w", number))
         self.watermark = Watermark.unpack(grace, stored) if stored else Watermark(grace)
         self.seen = Seen(number, scan)
-        self.days: dict[tuple[int, bytes], AdDay] = {}
+        self.days: dict[int, dict[bytes, AdDay]] = {}
 
     @property
     def watermark_key(self) -> bytes:
@@ -161,13 +172,22 @@ class Shard:
 
     def day(self, day: int, ad_id: bytes) -> AdDay:
         """The counters of an ad and day, from memory or the table."""
-        found = self.days.get((day, ad_id))
+        return self.of_day(day).get(ad_id) or self.load(day, ad_id)
+
+    def of_day(self, day: int) -> dict[bytes, AdDay]:
+        """The day's counters that are in memory, by ad."""
+        found = self.days.get(day)
         if found is None:
-            found = AdDay(self.number, day, ad_id)
-            stored = self._get(found.key)
-            if stored:
-                found = AdDay.unpack(found.key, stored)
-            self.days[day, ad_id] = found
+            found = self.days[day] = {}
+        return found
+
+    def load(self, day: int, ad_id: bytes) -> AdDay:
+        """The counters of an ad and day that are not in memory, from the table."""
+        found = AdDay(self.number, day, ad_id)
+        stored = self._get(found.key)
+        if stored:
+            found = AdDay.unpack(found.key, stored)
+        self.of_day(day)[ad_id] = found
         return found
 
 
@@ -190,9 +210,7 @@ class Counters:
             found = self.shards[number] = Shard(number, self._grace, self._get, self._scan)
         return found
 
-    def fold(
-        self, records: Sequence[tuple[int, Columns]], known: Container[bytes]
-    ) -> tuple[dict[bytes, bytes | None], Shown]:
+    def fold(self, records: Sequence[tuple[int, Columns]], known: Known) -> tuple[dict[bytes, bytes | None], Shown]:
         """Count records ``(offset, columns)`` in order; new table values and what to show.
 
         `known` holds the ids of ads that exist; events of others are left out, not marked, and named.
@@ -274,7 +292,7 @@ class Counters:
                 room -= 1
                 changes[key] = None
         closed = watermark.closed_day
-        for old in [key for key in shard.days if key[0] <= closed]:
+        for old in [day for day in shard.days if day <= closed]:
             del shard.days[old]
 
 
@@ -288,7 +306,7 @@ class _Batch:
         shard: Shard,
         offset: int,
         columns: Columns,
-        known: Container[bytes],
+        known: Known,
         changes: dict[bytes, bytes | None],
         shown: Shown,
         dirty: list[AdDay],
@@ -299,35 +317,71 @@ class _Batch:
     def count(self) -> None:
         """Whole columns at once where nothing is special; event by event where something is."""
         columns, watermark = self.columns, self.shard.watermark
-        first, last = min(columns.exp_s) // MINUTE_S, max(columns.exp_s) // MINUTE_S
         day = min(columns.iat_s) // DAY_S
         ordinary = (
-            first == last
-            and day == max(columns.iat_s) // DAY_S
+            day == max(columns.iat_s) // DAY_S
             and day > watermark.closed_day
-            and first >= watermark.oldest_bucket
-            and all(ad_id in self.known for ad_id in columns.ads)
+            and min(columns.exp_s) // MINUTE_S >= watermark.oldest_bucket
+            and self.known.issuperset(columns.ads)
+            and len(set(columns.jti)) == len(columns.jti)
         )
         if ordinary:
-            seen = self.shard.seen.bucket(first, watermark.live_bucket)
-            ids = set(columns.jti)
-            if len(ids) == len(columns.jti) and seen.isdisjoint(ids):
-                seen.update(ids)
-                self.changes[mark_key(self.shard.number, first, self.offset)] = b"".join(columns.jti)
-                self._add_all(day)
-                return
-        self._one_by_one()
+            self._add_all(day, self._mark_all())
+        else:
+            self._one_by_one()
 
-    def _add_all(self, day: int) -> None:
+    def _mark_all(self) -> set[bytes]:
+        """Mark the new ids; those that are repeats."""
+        repeats: set[bytes] = set()
+        for bucket, ids in self._ids_by_bucket():
+            seen = self.shard.seen.bucket(bucket, self.shard.watermark.live_bucket)
+            known = seen.intersection(ids)
+            new = [jti for jti in ids if jti not in known] if known else ids
+            if new:
+                seen.update(new)
+                self.changes[mark_key(self.shard.number, bucket, self.offset)] = b"".join(new)
+            repeats |= known
+        return repeats
+
+    def _ids_by_bucket(self) -> Iterable[tuple[int, Sequence[bytes]]]:
+        columns = self.columns
+        first, last = min(columns.exp_s) // MINUTE_S, max(columns.exp_s) // MINUTE_S
+        if first == last:
+            return ((first, columns.jti),)
+        buckets: dict[int, list[bytes]] = {}
+        for jti, exp_s in zip(columns.jti, columns.exp_s, strict=True):
+            buckets.setdefault(exp_s // MINUTE_S, []).append(jti)
+        return buckets.items()
+
+    def _add_all(self, day: int, repeats: set[bytes]) -> None:
+        """Count all events, which are of `day`, but for the repeats."""
         columns, shard = self.columns, self.shard
-        days = [shard.day(day, ad_id) for ad_id in columns.ads]
+        self.shown.duplicates += len(repeats)
+        self.shown.accepted += len(columns.kind) - len(repeats)
+        if len(repeats) == len(columns.kind):
+            return
+        of_day = shard.of_day(day)
+        days = [of_day.get(ad_id) or shard.load(day, ad_id) for ad_id in columns.ads]
+        self._touch(days)
+        rows = zip(columns.jti, columns.ad, columns.kind, columns.iat_s, columns.cost_micros, strict=True)
+        for jti, ad, kind, iat_s, cost in rows:
+            if repeats and jti in repeats:
+                continue
+            found = days[ad]
+            if kind:
+                found.clicks += 1
+            else:
+                found.impressions += 1
+            if cost:
+                found.spend_micros += cost
+                minute, minutes = iat_s // MINUTE_S, found.minutes
+                minutes[minute] = minutes.get(minute, 0) + cost
+
+    def _touch(self, days: Iterable[AdDay]) -> None:
         for found in days:
             if not found.dirty:
                 found.dirty = True
                 self.dirty.append(found)
-        for ad, kind, iat_s, cost in zip(columns.ad, columns.kind, columns.iat_s, columns.cost_micros, strict=True):
-            _add(days[ad], kind, iat_s, cost)
-        self.shown.accepted += len(columns.kind)
 
     def _one_by_one(self) -> None:
         marks: dict[int, list[bytes]] = {}
@@ -342,9 +396,7 @@ class _Batch:
             if ad_id not in unknown and self._is_countable(jti, ad_id, kind, iat_s, exp_s, cost):
                 marks.setdefault(exp_s // MINUTE_S, []).append(jti)
                 found = self.shard.day(iat_s // DAY_S, ad_id)
-                if not found.dirty:
-                    found.dirty = True
-                    self.dirty.append(found)
+                self._touch((found,))
                 _add(found, kind, iat_s, cost)
                 self.shown.accepted += 1
         for bucket, ids in marks.items():
