@@ -108,6 +108,38 @@ class AdSpendRolledUp:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MediaDeleted:
+    """A media row is gone, and nothing refers to it: its objects are to be deleted, those named and any other of its prefix."""
+
+    event_id: UUID
+    occurred_at: datetime
+    actor: str
+    media_id: UUID
+    store_id: UUID
+    object_names: list[str]
+    reason: str
+    event_type: str = "media_deleted"
+    version: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MediaUploaded:
+    """The object of a media row is there and is what was announced."""
+
+    event_id: UUID
+    occurred_at: datetime
+    actor: str
+    media_id: UUID
+    store_id: UUID
+    kind: str
+    content_type: str
+    size_bytes: int
+    object_name: str
+    event_type: str = "media_uploaded"
+    version: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StoreComplianceChanged:
     """A store's licence standing changed: whether it may trade follows from it."""
 
@@ -139,6 +171,8 @@ RECORDS: dict[str, type[Record]] = {
     "ad_daily_charge_recorded": AdDailyChargeRecorded,
     "ad_events": AdEvents,
     "ad_spend_rolled_up": AdSpendRolledUp,
+    "media_deleted": MediaDeleted,
+    "media_uploaded": MediaUploaded,
     "store_compliance_changed": StoreComplianceChanged,
     "subscription_changed": SubscriptionChanged,
 }
