@@ -25,7 +25,7 @@ from ops.kafka_read import read_topic
 from ops.settings import Settings
 from schemas.ad_columns import MalformedBatchError, unpack
 from schemas.codec import UndecodableError, decode_dict
-from streams.counters import AdDay
+from streams.ad_day import AdDay
 from streams.recount import Recount
 from streams.topics import AD_COUNTERS_CHANGELOG, AD_EVENTS
 from streams.watermarks import COUNTERS_KEPT_DAYS, Grace, Watermark

@@ -13,20 +13,15 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
-from itertools import chain
 from typing import Final, NamedTuple
 
 from schemas.ad_columns import Columns
+from streams.ad_day import AdDay
 from streams.seen import Seen, bucket_prefix, mark_key, shard_prefix
 from streams.watermarks import COUNTERS_KEPT_DAYS, DAY_S, MINUTE_S, NEVER, Grace, Watermark
 
-_COUNTER_KEY = struct.Struct(">sHI16s")
 _DAY_PREFIX = struct.Struct(">sHI")
 _SHARD_KEY = struct.Struct(">sH")
-_COUNTER = struct.Struct("<qqqH")
-_MINUTE = struct.Struct("<Iq")
-_MINUTES_MAX: Final = 1024  #: layouts kept; a counter has about as many open minutes as a token lives
 _LATE_KEY = struct.Struct(">sQ")
 _LATE = struct.Struct("<16s16sIBI?Q")
 DAY_CLOSED: Final = "day_closed"
@@ -37,18 +32,6 @@ Known = set[bytes] | frozenset[bytes]
 Get = Callable[[bytes], bytes | None]
 Scan = Callable[[bytes], Iterable[tuple[bytes, bytes]]]
 ScanRange = Callable[[bytes, bytes], Iterable[tuple[bytes, bytes]]]
-
-
-class DayValues(NamedTuple):
-    """Absolute counters of one ad and day, as they go to Redis and into rollups."""
-
-    ad_id: bytes
-    day: int  #: since 1970
-    events: int
-    impressions: int
-    clicks: int
-    spend_micros: int
-    open_minutes: tuple[int, ...]  #: minute, settled of it, minute, …
 
 
 class Late(NamedTuple):
@@ -74,59 +57,6 @@ def unpack_late(packed: bytes) -> list[Late]:
         Late(jti, ad_id, day, kind, cost, DAY_CLOSED if day_closed else TOO_LATE, offset)
         for jti, ad_id, day, kind, cost, day_closed, offset in _LATE.iter_unpack(packed)
     ]
-
-
-@lru_cache(maxsize=_MINUTES_MAX)
-def _counter(minutes: int) -> struct.Struct:
-    """The layout of a counter with so many open minutes."""
-    return struct.Struct(_COUNTER.format + "Iq" * minutes)
-
-
-class AdDay:
-    """Counters of one ad and day."""
-
-    __slots__ = ("ad_id", "clicks", "day", "dirty", "impressions", "minutes", "shard", "spend_micros")
-
-    def __init__(self, shard: int, day: int, ad_id: bytes) -> None:
-        self.shard, self.day, self.ad_id = shard, day, ad_id
-        self.impressions = self.clicks = self.spend_micros = 0
-        self.minutes: dict[int, int] = {}
-        self.dirty = False
-
-    @property
-    def key(self) -> bytes:
-        """Where the table keeps it."""
-        return _COUNTER_KEY.pack(b"c", self.shard, self.day, self.ad_id)
-
-    def pack(self, open_minute: int) -> bytes:
-        """The table's value; minutes before `open_minute` are let go."""
-        minutes = self.minutes
-        if minutes and min(minutes) < open_minute:
-            minutes = self.minutes = {m: v for m, v in minutes.items() if m >= open_minute}
-        count = len(minutes)
-        flat = chain.from_iterable(minutes.items())
-        return _counter(count).pack(self.impressions, self.clicks, self.spend_micros, count, *flat)
-
-    @classmethod
-    def unpack(cls, key: bytes, value: bytes) -> AdDay:
-        """From a table entry."""
-        _, shard, day, ad_id = _COUNTER_KEY.unpack(key)
-        found = cls(shard, day, ad_id)
-        found.impressions, found.clicks, found.spend_micros, count = _COUNTER.unpack_from(value)
-        found.minutes = dict(_MINUTE.iter_unpack(value[_COUNTER.size : _COUNTER.size + count * _MINUTE.size]))
-        return found
-
-    def values(self) -> DayValues:
-        """What the outside sees."""
-        return DayValues(
-            self.ad_id,
-            self.day,
-            self.impressions + self.clicks,
-            self.impressions,
-            self.clicks,
-            self.spend_micros,
-            tuple(chain.from_iterable(self.minutes.items())),
-        )
 
 
 @dataclass(slots=True)
