@@ -216,16 +216,17 @@ class Load:
                 self._stop.set()
                 await asyncio.gather(*visitors)
 
-    async def use_held(self, *, gone: bool = False) -> None:
-        """Send the tokens that were kept back; `gone`: they have expired, and the answers say so."""
+    async def use_held(self, *, share: float = 1.0, gone: bool = False) -> None:
+        """Send a share of the tokens that were kept back; `gone`: they have expired, and the answers say so."""
+        count = round(share * len(self._held))
+        used, self._held = self._held[:count], self._held[count:]
         async with self._market.client() as http:
-            for token in self._held:
+            for token in used:
                 if gone:
                     answer = await http.post("/ads/impression", json={"token": token})
                     assert (answer.status_code, answer.json()["code"]) == (400, "invalid_token"), answer.text
                 else:
                     await self._impression(http, token)
-        self._held.clear()
 
     @property
     def held(self) -> int:

@@ -24,6 +24,7 @@ from ops.stack.paths import DataDir
 
 REPOSITORY = Path(__file__).parents[2]
 UP = (sys.executable, "-m", "ops.cli", "up")
+WORKER = (sys.executable, "-m", "ops.cli", "worker")
 START_S = 180.0  #: everything, on a machine that has much else to do
 BACK_S = 60.0  #: a killed process is up again
 SHARDS = 12
@@ -43,11 +44,12 @@ async def until(what: str, check: Callable[[], Awaitable[Any]], *, timeout_s: fl
 class System:
     """`packstream up` in a directory of its own, under /tmp so that Postgres' own user can get there."""
 
-    def __init__(self, command: Sequence[str] = UP) -> None:
+    def __init__(self, command: Sequence[str] = UP, *, worker: Sequence[str] = WORKER) -> None:
         self.root = Path(tempfile.mkdtemp(prefix="packstream-faults-"))
         self.root.chmod(0o755)
         self.data = DataDir.at(self.root / "data")
         self._command = (*command, "--json", "--data", str(self.data.root), "--parts", "postgres,kafka,redis")
+        self.worker_command = tuple(worker)
         self._process: subprocess.Popen[str] | None = None
         self._workers: list[ExtraWorker] = []
         self.described: dict[str, Any] = {}
@@ -246,14 +248,12 @@ class ExtraWorker:
         }
         with self.system.data.log(self.log_name).open("ab") as out:
             self.process = subprocess.Popen(
-                [*self.command, "--data", str(self.system.data.root)],
+                [*self.system.worker_command, "--data", str(self.system.data.root)],
                 env=environment,
                 cwd=REPOSITORY,
                 stdout=out,
                 stderr=out,
             )
-
-    command: tuple[str, ...] = (sys.executable, "-m", "ops.cli", "worker")
 
     async def ready(self, *, timeout_s: float = BACK_S) -> None:
         async def is_ready() -> bool:
