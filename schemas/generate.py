@@ -59,6 +59,8 @@ class Writer:
             return LOGICAL[schema["logicalType"]]
         if schema["type"] == "array":
             return f"list[{self.type_of(schema['items'])}]"
+        if schema["type"] == "map":
+            return f"dict[str, {self.type_of(schema['values'])}]"
         if schema["type"] == "fixed":
             self.names[schema["name"]] = "bytes"
             return "bytes"
@@ -89,6 +91,8 @@ def default_of(value: object, annotation: str) -> str:
     """A field's default as Python source."""
     if annotation == "bytes":
         return "b" + json.dumps(value)
+    if value == {}:
+        return "field(default_factory=dict)"
     if value == []:
         return "field(default_factory=list)"
     return json.dumps(value) if isinstance(value, str) else repr(value)

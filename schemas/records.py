@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Protocol
 from uuid import UUID
@@ -108,6 +108,52 @@ class AdSpendRolledUp:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EmailRequested:
+    """A user is to get one e-mail. The address is looked up when it is sent, and is in no event."""
+
+    event_id: UUID
+    occurred_at: datetime
+    actor: str
+    store_id: UUID
+    user_id: UUID
+    template: str
+    event_type: str = "email_requested"
+    version: int = 1
+    notification_id: UUID | None = None
+    values: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LicenseExpiring:
+    """A verified licence ends within 14 days. Once for each licence."""
+
+    event_id: UUID
+    occurred_at: datetime
+    actor: str
+    store_id: UUID
+    license_id: UUID
+    expires_on: date
+    event_type: str = "license_expiring"
+    version: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LicenseStatusChanged:
+    """A licence was submitted, decided on, or expired."""
+
+    event_id: UUID
+    occurred_at: datetime
+    actor: str
+    store_id: UUID
+    license_id: UUID
+    after: str
+    event_type: str = "license_status_changed"
+    version: int = 1
+    before: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MediaDeleted:
     """A media row is gone, and nothing refers to it: its objects are to be deleted, those named and any other of its prefix."""
 
@@ -137,6 +183,21 @@ class MediaUploaded:
     object_name: str
     event_type: str = "media_uploaded"
     version: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotificationRequested:
+    """A store is to hear of something: in the app, and by e-mail where the kind says so."""
+
+    event_id: UUID
+    occurred_at: datetime
+    actor: str
+    store_id: UUID
+    kind: str
+    event_type: str = "notification_requested"
+    version: int = 1
+    subject_id: UUID | None = None
+    values: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,8 +232,12 @@ RECORDS: dict[str, type[Record]] = {
     "ad_daily_charge_recorded": AdDailyChargeRecorded,
     "ad_events": AdEvents,
     "ad_spend_rolled_up": AdSpendRolledUp,
+    "email_requested": EmailRequested,
+    "license_expiring": LicenseExpiring,
+    "license_status_changed": LicenseStatusChanged,
     "media_deleted": MediaDeleted,
     "media_uploaded": MediaUploaded,
+    "notification_requested": NotificationRequested,
     "store_compliance_changed": StoreComplianceChanged,
     "subscription_changed": SubscriptionChanged,
 }

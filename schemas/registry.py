@@ -87,6 +87,10 @@ EVENTS: Final = {
         _event("media_deleted", "media", "media_id"),
         _event("store_compliance_changed", "stores", "store_id"),
         _event("subscription_changed", "stores", "store_id"),
+        _event("license_status_changed", "stores", "store_id"),
+        _event("license_expiring", "stores", "store_id"),
+        _event("notification_requested", "notifications", "store_id"),
+        _event("email_requested", "notifications", "store_id"),
     )
 }
 

@@ -1,0 +1,96 @@
+"""Notifications: the kinds there are, who hears of them, how they read, which go by e-mail too. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from string import Template
+from typing import Final, NamedTuple
+
+KEPT: Final = timedelta(days=30)
+
+
+class NotificationKind(StrEnum):
+    ORDER_PLACED = "order_placed"
+    ORDER_CANCELED = "order_canceled"
+    ORDER_EXPIRED = "order_expired"
+    ORDER_NUDGED = "order_nudged"
+    ORDER_DECIDED = "order_decided"
+    ORDER_IN_TRANSIT = "order_in_transit"
+    ORDER_DELIVERED = "order_delivered"
+    CHECKOUT = "checkout"
+    PAYOUT_CONFIRMED = "payout_confirmed"
+    LICENSE_DECIDED = "license_decided"
+    LICENSE_EXPIRING = "license_expiring"
+    LICENSE_EXPIRED = "license_expired"
+    SUBSCRIPTION_CHANGED = "subscription_changed"
+
+
+@dataclass(frozen=True, slots=True)
+class Wording:
+    """How a kind reads in the app; `$names` are the request's values."""
+
+    title: str
+    body: str
+    link: str
+    by_email: bool = False
+    essential: bool = False  #: cannot be unsubscribed
+
+
+class Text(NamedTuple):
+    """A notification as it is shown."""
+
+    title: str
+    body: str
+    link: str
+
+
+WORDINGS: Final[Mapping[NotificationKind, Wording]] = {
+    NotificationKind.ORDER_PLACED: Wording(
+        "New order $number", "A store has ordered for $total.", "/orders/$order_id", by_email=True
+    ),
+    NotificationKind.ORDER_CANCELED: Wording(
+        "Order $number canceled", "The buyer has canceled it.", "/orders/$order_id"
+    ),
+    NotificationKind.ORDER_EXPIRED: Wording(
+        "Order $number expired", "It was not decided in time.", "/orders/$order_id"
+    ),
+    NotificationKind.ORDER_NUDGED: Wording(
+        "Order $number waits", "The buyer asks for your decision.", "/orders/$order_id", by_email=True
+    ),
+    NotificationKind.ORDER_DECIDED: Wording("Order $number $decision", "The vendor has decided.", "/orders/$order_id"),
+    NotificationKind.ORDER_IN_TRANSIT: Wording("Order $number is on its way", "It was picked up.", "/orders/$order_id"),
+    NotificationKind.ORDER_DELIVERED: Wording("Order $number delivered", "It has arrived.", "/orders/$order_id"),
+    NotificationKind.CHECKOUT: Wording(
+        "Checkout complete", "$orders orders for $total.", "/checkouts/$checkout_group_id"
+    ),
+    NotificationKind.PAYOUT_CONFIRMED: Wording("Payout of $total confirmed", "For order $number.", "/orders/$order_id"),
+    NotificationKind.LICENSE_DECIDED: Wording(
+        "Licence $number $decision", "$reason", "/licenses/$license_id", by_email=True, essential=True
+    ),
+    NotificationKind.LICENSE_EXPIRING: Wording(
+        "Licence $number expires on $expires_on",
+        "Upload its successor before then, or your store cannot trade.",
+        "/licenses/$license_id",
+        by_email=True,
+        essential=True,
+    ),
+    NotificationKind.LICENSE_EXPIRED: Wording(
+        "Licence $number has expired",
+        "Your store cannot trade by it any more.",
+        "/licenses/$license_id",
+        by_email=True,
+        essential=True,
+    ),
+    NotificationKind.SUBSCRIPTION_CHANGED: Wording(
+        "Your subscription is $state", "See your billing page.", "/billing", by_email=True
+    ),
+}
+
+
+def text_of(kind: NotificationKind, values: Mapping[str, str]) -> Text:
+    """The notification's title, body and link; a value that is missing stays as its name."""
+    wording = WORDINGS[kind]
+    return Text(*(Template(part).safe_substitute(values) for part in (wording.title, wording.body, wording.link)))
