@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -79,12 +80,19 @@ class Writer:
             else:
                 default = default_of(item["default"], annotation)
                 optional.append(f"    {item['name']}: {annotation} = {default}")
-        doc = f'    """{schema["doc"]}"""\n\n' if "doc" in schema else ""
+        doc = doc_of(schema["doc"]) if "doc" in schema else ""
         body = "\n".join(required + optional)
         self.classes[schema["name"]] = (
             f"@dataclass(frozen=True, slots=True, kw_only=True)\nclass {schema['name']}:\n{doc}{body}\n"
         )
         self.names[schema["name"]] = schema["name"]
+
+
+def doc_of(text: str) -> str:
+    """A class's docstring, wrapped."""
+    lines = textwrap.wrap(text, 112)
+    closing = '"""' if len(lines) == 1 else '\n"""'
+    return textwrap.indent('"""' + "\n".join(lines) + closing, "    ") + "\n\n"
 
 
 def default_of(value: object, annotation: str) -> str:

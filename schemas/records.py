@@ -155,7 +155,9 @@ class LicenseStatusChanged:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MediaDeleted:
-    """A media row is gone, and nothing refers to it: its objects are to be deleted, those named and any other of its prefix."""
+    """A media row is gone, and nothing refers to it: its objects are to be deleted, those named and any other of its
+    prefix.
+    """
 
     event_id: UUID
     occurred_at: datetime
