@@ -15,7 +15,6 @@ from api.pagination import Key, Paged
 from models.ads import reads, writes
 from models.ads.gateway import LiveCounters
 from models.ads.rules import AdStatus, budget_micros
-from models.ads.tables import Ad
 from schemas.http.ads import AdOut, ChangeAd, CreateAd, LiveOut
 from schemas.http.ads import AdStatus as StatusFilter
 
@@ -44,8 +43,8 @@ async def list_ads(vendor: Vendor, tx: Tx, page: Paged, status: StatusFilter | N
         after=after,
         status=None if status is None else AdStatus(status),
     )
-    ads, cursor = page.cut(name, rows, _sort_key)
-    return ListEnvelope.of([AdOut.model_validate(ad) for ad in ads], cursor)
+    ads, cursor = page.cut(name, [AdOut.model_validate(row) for row in rows], _sort_key)
+    return ListEnvelope.of(ads, cursor)
 
 
 @router.get("/{ad_id}")
@@ -71,10 +70,10 @@ async def live(ad_id: UUID, vendor: Vendor, tx: Tx, now: Now, process: Process) 
     """The ad's counters of the UTC day, from the stream: all that happened before `as_of` is in them."""
     ad = await reads.ad_of(tx, ad_id, store_id=vendor.store_id)
     counters = await process.get(AdServices).gate.live(ad.id, now.date())
-    return Envelope(data=_live(ad, counters, now))
+    return Envelope(data=_live(counters, budget_micros(ad.daily_budget_cents), now))
 
 
-def _live(ad: Ad, counters: LiveCounters, now: datetime) -> LiveOut:
+def _live(counters: LiveCounters, budget: int, now: datetime) -> LiveOut:
     as_of = counters.as_of
     return LiveOut(
         day=now.date(),
@@ -82,11 +81,11 @@ def _live(ad: Ad, counters: LiveCounters, now: datetime) -> LiveOut:
         clicks=counters.clicks,
         spend_micros=counters.spend_micros,
         reserved_micros=counters.reserved_micros,
-        budget_micros=budget_micros(ad.daily_budget_cents),
+        budget_micros=budget,
         as_of=as_of,
         lag_ms=None if as_of is None else max(0, (now - as_of) // timedelta(milliseconds=1)),
     )
 
 
-def _sort_key(ad: Ad) -> Key:
+def _sort_key(ad: AdOut) -> Key:
     return ad.created_at.isoformat(), str(ad.id)

@@ -119,7 +119,7 @@ async def test_forged_or_expired_impression_tokens_are_refused(alone: Api, buyer
     bad = {
         "another key": jwt.encode(claims_of(token), other, algorithm="HS256", headers={"kid": "dev"}),
         "unknown kid": jwt.encode(claims_of(token), other, algorithm="HS256", headers={"kid": "nobody"}),
-        "alg none": jwt.encode(claims_of(token), None, algorithm="none", headers={"kid": "dev"}),
+        "alg none": jwt.encode(claims_of(token), "", algorithm="none", headers={"kid": "dev"}),
         "click": click,
         "dearer": forged(alone, token, cost_micros=-1),
         "access token": buyer.access_token,

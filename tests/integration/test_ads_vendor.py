@@ -235,7 +235,7 @@ async def test_live_counters_are_the_streams_with_their_age(api: Api) -> None:
         shard_of(ad_id, api.services.settings.ad_shards),
         watermark_us=int(as_of.timestamp() * 1_000_000),
         ticked=True,
-        days=[(ad_id.bytes, day_number(NOON.date()), 5, 4, 1, 10_000, ())],  # type: ignore[list-item]
+        days=[(ad_id.bytes, day_number(NOON.date()), 5, 4, 1, 10_000, ())],
     )
     live = ok(await client.get(path, headers=at()))
     assert (live["impressions"], live["clicks"], live["spend_micros"]) == (4, 1, 10_000)
