@@ -6,7 +6,7 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -16,22 +16,25 @@ from faust.types import TP
 from prometheus_client import start_http_server
 from sqlalchemy.exc import SQLAlchemyError
 
+from agents import media
 from agents.ad_counters import AdCounters
 from agents.app import create_app, own_store
 from agents.runtime.bulk import BulkAgent
 from agents.runtime.crash import restart
+from agents.runtime.effects import EffectAgent, Handler
 from models import metadata
 from models.ads.gateway import CounterSink
 from models.clock import Clock
 from models.database import make_engine, make_sessions
 from models.redis import RedisLink
+from ops.object_store import object_store
 from ops.settings import Settings
-from streams.topics import AD_COUNTERS, AD_EVENTS, PARTITION_COUNT
+from streams.topics import AD_COUNTERS, AD_EVENTS, MEDIA, MEDIA_TOPIC, PARTITION_COUNT
 from streams.watermarks import Grace
 
 log = structlog.get_logger(__name__)
 
-AGENTS: Final = (AD_COUNTERS,)
+AGENTS: Final = (AD_COUNTERS, MEDIA)
 CLOCK_POLL_S: Final = 0.1
 PACE_S: Final = 0.01  #: between transactions of a bulk agent: fewer, larger ones for a few ms of lag
 STOP_TIMEOUT_S: Final = 15.0
@@ -59,6 +62,9 @@ class Worker:
         self.bulk: list[BulkAgent] = []
         if AD_COUNTERS in agents:
             self.bulk.append(self._ad_counters())
+        if MEDIA in agents:
+            store = object_store(settings)
+            self._effects(MEDIA, MEDIA_TOPIC, media.handlers(store, self.clock.now))
         self.app.task(self._start)
         self.app.task(self._watch)
 
@@ -83,6 +89,14 @@ class Worker:
         bulk = BulkAgent(app, topic, table, fold, pace_s=PACE_S)
         app.agent(topic, name=AD_COUNTERS, concurrency=1)(bulk.run)
         return bulk
+
+    def _effects(self, name: str, topic_name: str, handlers: Mapping[str, Handler]) -> None:
+        """A low-rate agent on one topic."""
+        topic = self.app.topic(
+            topic_name, key_type=bytes, value_type=bytes, value_serializer="raw", key_serializer="raw"
+        )
+        agent = EffectAgent(self.app, name, sessions=self.sessions, handlers=handlers)
+        self.app.agent(topic, name=name, concurrency=1)(agent.run)
 
     async def _start(self) -> None:
         await self.link.connect()

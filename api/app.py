@@ -19,10 +19,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.ad_services import run_ads
 from api.errors import handle
+from api.media_services import run_media
 from api.metrics import RequestMetrics
 from api.middleware import Edge, EdgeRules
 from api.openapi import describe
-from api.routes import admin, ads, auth, dead_letters, health, members, ops, stores, users, vendor_ads
+from api.routes import admin, ads, auth, dead_letters, health, media, members, ops, stores, users, vendor_ads
 from api.services import Part, follow_clock, open_services
 from models.errors import PackstreamError
 from ops.settings import Settings
@@ -35,13 +36,15 @@ ROUTERS: Final[Sequence[APIRouter]] = (
     members.router,
     members.public_router,
     users.router,
+    media.router,
+    media.webhook_router,
     vendor_ads.router,
     admin.router,
     ops.router,
     dead_letters.router,
 )
 TEST_ROUTERS: Final[Sequence[APIRouter]] = (admin.test_router, ops.test_router)  #: not in production
-PARTS: Final[Sequence[Part]] = (follow_clock, run_ads)
+PARTS: Final[Sequence[Part]] = (follow_clock, run_media, run_ads)
 HANDLED: Final[Sequence[type[Exception]]] = (
     PackstreamError,
     RequestValidationError,

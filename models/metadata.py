@@ -5,8 +5,21 @@ from models.ads import tables as ads
 from models.billing import tables as billing
 from models.database import Base
 from models.identity import tables as identity
+from models.media import tables as media
 from models.stores import tables as stores
 
 metadata = Base.metadata
 
-__all__ = ["ads", "audit", "billing", "clock", "dead_letters", "identity", "inbox", "metadata", "outbox", "stores"]
+__all__ = [
+    "ads",
+    "audit",
+    "billing",
+    "clock",
+    "dead_letters",
+    "identity",
+    "inbox",
+    "media",
+    "metadata",
+    "outbox",
+    "stores",
+]

@@ -39,7 +39,10 @@ class Settings(BaseSettings):
     kafka_sasl_password: str | None = Field(None, repr=False)
     kafka_replication_factor: int = Field(1, ge=1, le=9, description="of topics made by `packstream topics`")
     gcs_endpoint: str | None = Field(None, description="emulator; unset: Google's")
-    gcs_bucket: str = Field("packstream-media", description="media bucket")
+    gcs_bucket: str = Field("packstream-media", description="media bucket, of one database alone")
+    gcs_signer_email: str | None = Field(None, description="account that signs URLs by IAM, where no key is at hand")
+    gcs_webhook_audience: str | None = Field(None, description="of the identity tokens that Pub/Sub pushes with")
+    gcs_webhook_email: str | None = Field(None, description="account that Pub/Sub pushes as; unset: any of Google's")
     bigquery_endpoint: str | None = Field(None, description="emulator; unset: Google's")
     stripe_api_base: str | None = Field(None, description="mock; unset: Stripe's")
     smtp_url: str | None = Field(None, description="smtp://host:port; unset: e-mail is logged")
@@ -48,7 +51,8 @@ class Settings(BaseSettings):
     data_dir: str = Field(".packstream", description="RocksDB and other local state of this process")
 
     # Secrets
-    gcs_webhook_token: str = Field("dev-gcs-webhook-token", repr=False)
+    gcs_credentials_json: str | None = Field(None, repr=False, description="service account key, or its path")
+    gcs_webhook_token: str = Field("dev-gcs-webhook-token", repr=False, description="in dev and test")
     stripe_webhook_secret: str = Field("whsec_dev", repr=False)
     jwt_keys: Annotated[SigningKeys, NoDecode] = Field(default=DEV_JWT_KEYS, validate_default=True, repr=False)
     ad_token_keys: Annotated[SigningKeys, NoDecode] = Field(

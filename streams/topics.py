@@ -9,5 +9,7 @@ from schemas.registry import PARTITIONS, TOPICS
 APP_ID: Final = "packstream"
 AD_EVENTS: Final = TOPICS["ads.events"].name
 AD_COUNTERS: Final = "ad_counters"  #: agent and table
+MEDIA_TOPIC: Final = TOPICS["media"].name
+MEDIA: Final = "media"  #: agent
 AD_COUNTERS_CHANGELOG: Final = f"{APP_ID}-{AD_COUNTERS}-changelog"
 PARTITION_COUNT: Final = PARTITIONS

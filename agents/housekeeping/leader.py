@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
 from agents.housekeeping.chores import Chores
 from agents.housekeeping.metrics import LEADER
+from agents.housekeeping_media import collecting_media
 from agents.outages import DATABASE_GONE, Backoff, wait_for
 from models.ads.engine import freeze_shards
 from models.database import make_engine
@@ -96,9 +97,10 @@ async def _lead(connection: AsyncConnection, settings: Settings, stop: asyncio.E
     LEADER.set(1)
     try:
         chores = Chores(settings, lambda: transaction(connection))
-        while not stop.is_set():
-            await wait_for(stop, chores.pause_s())
-            await chores.do_due()
+        async with collecting_media(settings):
+            while not stop.is_set():
+                await wait_for(stop, chores.pause_s())
+                await chores.do_due()
     finally:
         LEADER.set(0)
         log.info("housekeeping_leads_no_more")

@@ -39,7 +39,9 @@ class Ad(Base):
     starts_at: Mapped[datetime]
     ends_at: Mapped[datetime | None]
     headline: Mapped[str] = mapped_column(Text)
-    creative_media_id: Mapped[UUID | None]
+    creative_media_id: Mapped[UUID | None] = mapped_column(
+        ForeignKey("media.id", ondelete="SET NULL"), index=True, comment="as its attachment says; goes with the media"
+    )
     status: Mapped[str] = mapped_column(Text)
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final, NamedTuple
 from uuid import UUID
 
 from models.errors import FieldError, MediaProtected, StateConflict, ValidationFailed
 
-SIZE_BYTES_MAX: Final = 20 << 20
 HEAD_BYTES: Final = 64  #: of an object, enough to tell its type
 
 UPLOAD_TTL: Final = timedelta(minutes=15)  #: how long an upload's URL is good
@@ -178,9 +177,10 @@ class ObjectName(NamedTuple):
         return name if str(name) == text and part else None
 
 
-def made_at(media_id: UUID) -> datetime:
-    """The wall time at which the id was made: a UUIDv7 begins with it, in milliseconds."""
-    return datetime.fromtimestamp((media_id.int >> 80) / 1000, UTC)
+def grace_over(media_id: UUID, *, wall: datetime) -> bool:
+    """Whether UPLOAD_GRACE has passed since the id was made, by the wall clock: a UUIDv7 begins with its time in ms."""
+    made_ms = media_id.int >> 80
+    return media_id.version != 7 or wall.timestamp() * 1000 - made_ms > UPLOAD_GRACE / timedelta(milliseconds=1)
 
 
 # -- attachments ------------------------------------------------------------------------------------------------------
