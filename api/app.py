@@ -23,7 +23,7 @@ from api.media_services import run_media
 from api.metrics import RequestMetrics
 from api.middleware import Edge, EdgeRules
 from api.openapi import describe
-from api.routes import admin, ads, auth, dead_letters, health, media, members, ops, stores, users, vendor_ads
+from api.routes import admin, ads, auth, dead_letters, health, licenses, media, members, ops, stores, users, vendor_ads
 from api.services import Part, follow_clock, open_services
 from models.errors import PackstreamError
 from ops.settings import Settings
@@ -38,6 +38,8 @@ ROUTERS: Final[Sequence[APIRouter]] = (
     users.router,
     media.router,
     media.webhook_router,
+    licenses.router,
+    licenses.admin_router,
     vendor_ads.router,
     admin.router,
     ops.router,

@@ -97,6 +97,10 @@ class MediaProtected(Conflict):
     code, title = "media_protected", "The media are still needed and cannot be deleted"
 
 
+class LicenseNotExpired(Conflict):
+    code, title = "license_not_expired", "Only an expired licence can be deleted"
+
+
 class IdempotencyInProgress(Conflict):
     code, title = "idempotency_in_progress", "A request with this Idempotency-Key is under way: try again"
     retry_after_s = 1

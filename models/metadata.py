@@ -5,6 +5,7 @@ from models.ads import tables as ads
 from models.billing import tables as billing
 from models.database import Base
 from models.identity import tables as identity
+from models.licensing import tables as licensing
 from models.media import tables as media
 from models.stores import tables as stores
 
@@ -18,6 +19,7 @@ __all__ = [
     "dead_letters",
     "identity",
     "inbox",
+    "licensing",
     "media",
     "metadata",
     "outbox",

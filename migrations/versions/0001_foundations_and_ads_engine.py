@@ -373,7 +373,8 @@ def upgrade() -> None:
     op.execute(BUMP)
     for name, event, table in TRIGGERS:
         op.execute(
-            f"CREATE TRIGGER {name} AFTER {event} ON {table} FOR EACH STATEMENT EXECUTE FUNCTION bump_ad_catalog_version()"
+            f"CREATE TRIGGER {name} AFTER {event} ON {table}"
+            " FOR EACH STATEMENT EXECUTE FUNCTION bump_ad_catalog_version()"
         )
     op.execute(GRANTS)
 
