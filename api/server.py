@@ -36,7 +36,7 @@ class Server(uvicorn.Server):
 
 
 def main(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT; requests under way are answered, then the parts stop. SystemExit(1) on failure."""
+    """Serve until SIGTERM or SIGINT; requests under way are answered, then the parts stop. A start that fails ends it with a status."""
     configure_logs(level=settings.log_level, format_=settings.log_format)
     app = create_app(settings)
     config = uvicorn.Config(
@@ -59,4 +59,4 @@ def main(settings: Settings) -> None:
     gc.freeze()  # what is loaded by now lives as long as the process: no collection needs to look at it
     server.run()
     if not server.started:
-        raise SystemExit(1)
+        raise SystemExit(1)  # uvicorn itself leaves with 3 when a part or the port fails

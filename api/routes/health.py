@@ -74,7 +74,17 @@ async def _database_faults(services: Services) -> list[FieldError]:
     except (SQLAlchemyError, OSError) as exc:
         missing = getattr(getattr(exc, "orig", None), "sqlstate", None) == "42P01"
         return [_fault("migrations", "not_at_head") if missing else _fault("postgres", "unreachable")]
-    return [] if found == newest_revision() else [_fault("migrations", "not_at_head")]
+    return [] if suits(found, newest_revision()) else [_fault("migrations", "not_at_head")]
+
+
+def suits(found: str | None, newest: str | None) -> bool:
+    """Whether the schema is the one this code knows, or one of a release that follows.
+
+    A migration suits the code that already runs, so processes stay ready while the next release rolls out.
+    """
+    if found is None or newest is None or not found.isdecimal():
+        return False
+    return int(found) >= int(newest)
 
 
 @cache
