@@ -5,7 +5,6 @@ They take the plain request and answer with bytes (`PlainRoute`): FastAPI docume
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
 from time import time
 from typing import Any, Final
 
@@ -16,6 +15,7 @@ from fastapi.routing import APIRoute
 from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
+from starlette.types import Receive, Scope, Send
 
 from api import ad_metrics
 from api.ad_services import AdServices
@@ -36,11 +36,25 @@ _PAGES: Final = {TargetType.STORE: "/stores/", TargetType.PRODUCT: "/products/"}
 
 
 class PlainRoute(APIRoute):
-    """A route whose endpoint is given the request and gives the response."""
+    """A route whose endpoint is given the request and gives the response, with nothing in between."""
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """The endpoint itself."""
-        return self.endpoint
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer; another method than the route's own is refused as everywhere."""
+        if scope["method"] not in (self.methods or ()):
+            await super().handle(scope, receive, send)
+            return
+        response: Response = await self.endpoint(Request(scope, receive, send))
+        await response(scope, receive, send)
+
+
+class Json(Response):
+    """An answer that is JSON bytes already."""
+
+    def __init__(self, body: bytes, status_code: int = 200) -> None:
+        self.body = body
+        self.status_code = status_code
+        self.background = None
+        self.raw_headers = [(b"content-length", b"%d" % len(body)), (b"content-type", b"application/json")]
 
 
 router = APIRouter(prefix="/ads", tags=["ads"], route_class=PlainRoute)
@@ -67,7 +81,7 @@ async def serve(request: Request) -> Response:
     answer = await _ads(request).server.serve(
         _placement(request), buyer_store_id=buyer.store_id, now=request_now(request)
     )
-    return Response(msgspec.json.encode({"data": answer}), media_type="application/json")
+    return Json(msgspec.json.encode({"data": answer}))
 
 
 @router.post(
@@ -93,7 +107,7 @@ async def impression(request: Request) -> Response:
     except InvalidToken:
         ad_metrics.tracked[EventKind.IMPRESSION, "invalid_token"] += 1
         raise
-    return Response(ACCEPTED if first else DUPLICATE, status_code=202, media_type="application/json")
+    return Json(ACCEPTED if first else DUPLICATE, 202)
 
 
 _CLICK_DOCS: Final[dict[str, Any]] = {
