@@ -54,7 +54,7 @@ def demo(
     try:
         uvloop.run(_until_told_to_stop(run_demo(options, when_done)))
     except (StackError, UnexpectedAnswer, ReplayFailed, NotSettled) as exc:
-        raise click.ClickException(f"demo: {exc}") from exc
+        raise click.ClickException(str(exc)) from exc
     raise SystemExit(STOPPED if not reports else 0 if reports[0].ok else 1)
 
 
