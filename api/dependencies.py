@@ -126,8 +126,12 @@ def _of_role(caller: Caller, role: Role) -> Caller:
 
 
 async def authenticated(request: Request) -> Caller:
-    """As a dependency: any caller, within the limits of their class of route."""
-    return await authenticate(request, limit=limits.READ if request.method in ("GET", "HEAD") else limits.WRITE)
+    """As a dependency: any caller, within the limits of their class of route; asked and counted once a request."""
+    caller = request.scope.get("caller")
+    if caller is None:
+        limit = limits.READ if request.method in ("GET", "HEAD") else limits.WRITE
+        caller = request.scope["caller"] = await authenticate(request, limit=limit)
+    return cast(Caller, caller)
 
 
 async def sign_in_limit(request: Request) -> None:
@@ -165,8 +169,13 @@ async def _agent(caller: Authenticated) -> Caller:
 async def transaction(request: Request) -> AsyncIterator[AsyncSession]:
     """One transaction for the request, committed when the handler has returned, before its answer is sent.
 
-    An exception rolls it back. It takes a connection with its first statement, not before.
+    An exception rolls it back. It takes a connection with its first statement, not before. With an Idempotency-Key it
+    is a savepoint of the transaction that holds the key (api/idempotency.py).
     """
+    outer = request.scope.get("tx")
+    if outer is not None:
+        yield outer
+        return
     async with services_of(request).transaction() as tx:
         yield tx
 

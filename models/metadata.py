@@ -1,6 +1,6 @@
 """All tables in one place, for Alembic."""
 
-from models import audit, clock, dead_letters, inbox, outbox
+from models import audit, clock, dead_letters, idempotency, inbox, outbox
 from models.ads import tables as ads
 from models.billing import tables as billing
 from models.database import Base
@@ -17,6 +17,7 @@ __all__ = [
     "billing",
     "clock",
     "dead_letters",
+    "idempotency",
     "identity",
     "inbox",
     "licensing",

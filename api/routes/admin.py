@@ -6,13 +6,14 @@ from fastapi import APIRouter, Depends, Request
 
 from api.dependencies import Admin, Now, Process, Tx, services_of, sign_in_limit
 from api.envelope import Envelope
+from api.idempotency import IdempotentRoute
 from api.routes.auth import open_session, sign_in
 from models.identity import writes
 from models.identity.rules import Role
 from schemas.http.identity import AdminCredentials, AdminLoggedIn, NewAdmin, NewAgent, UserOut
 
-router = APIRouter(prefix="/api/admin", tags=["admin"])
-test_router = APIRouter(prefix="/api/admin", tags=["admin"])
+router = APIRouter(prefix="/api/admin", tags=["admin"], route_class=IdempotentRoute)
+test_router = APIRouter(prefix="/api/admin", tags=["admin"], route_class=IdempotentRoute)
 public = [Depends(sign_in_limit)]
 
 

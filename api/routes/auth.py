@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from api.dependencies import Authenticated, Now, Process, Tx, services_of, sign_in_limit
 from api.envelope import Envelope
+from api.pictures import with_avatars
 from api.services import Services, wall_clock
 from models.errors import InvalidCredentials
 from models.identity import reads, writes
@@ -59,8 +60,10 @@ async def login(body: Login, request: Request) -> Envelope[LoggedIn]:
     user, memberships = await sign_in(request, body.email, body.password, {Role.USER, Role.AGENT})
     store = choose_store(memberships, body.store_id)
     tokens = await open_session(services, user.id, user.role, store)
+    async with services.transaction() as tx:
+        (shown,) = await with_avatars(tx, services, [UserOut.model_validate(user)])
     answer = LoggedIn(
-        user=UserOut.model_validate(user),
+        user=shown,
         stores=[StoreOfUser(**membership._asdict()) for membership in memberships],
         active_store_id=store.id if store else None,
         tokens=tokens,

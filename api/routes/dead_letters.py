@@ -10,6 +10,7 @@ from fastapi import APIRouter, Query
 
 from api.dependencies import Admin, Now, Tx
 from api.envelope import Envelope, ListEnvelope
+from api.idempotency import IdempotentRoute
 from api.pagination import Key, Paged
 from models import dead_letter_commands as commands
 from models.dead_letter_commands import ReplayOutcome
@@ -21,7 +22,7 @@ from schemas.http.ops import DeadLetterOut, DeadLetterState, Discard
 LIST: Final = "dead_letters"
 LISTED_PAYLOAD_BYTES_MAX: Final = 4096
 
-router = APIRouter(prefix="/api/admin/ops/dead-letters", tags=["operations"])
+router = APIRouter(prefix="/api/admin/ops/dead-letters", tags=["operations"], route_class=IdempotentRoute)
 
 
 @router.get("")

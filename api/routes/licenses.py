@@ -10,6 +10,7 @@ from fastapi import APIRouter, Response
 
 from api.dependencies import Admin, Manager, Now, StoreMember, Tx
 from api.envelope import Envelope, ListEnvelope
+from api.idempotency import IdempotentRoute
 from api.pagination import Key, Page, Paged
 from models.licensing import reads, writes
 from models.licensing.rules import Decision, LicenseStatus
@@ -19,8 +20,8 @@ from schemas.http.licensing import Status as StatusFilter
 LIST: Final = "licenses"
 QUEUE: Final = "license_queue"
 
-router = APIRouter(prefix="/api/v1/licenses", tags=["licences"])
-admin_router = APIRouter(prefix="/api/admin/licenses", tags=["licences"])
+router = APIRouter(prefix="/api/v1/licenses", tags=["licences"], route_class=IdempotentRoute)
+admin_router = APIRouter(prefix="/api/admin/licenses", tags=["licences"], route_class=IdempotentRoute)
 
 
 @router.post("", status_code=201)

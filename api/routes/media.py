@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from api.dependencies import Now, Process, StoreMember, Tx
 from api.envelope import Envelope, ListEnvelope
+from api.idempotency import IdempotentRoute
 from api.media_services import MediaServices
 from api.pagination import Key, Paged
 from models.errors import FieldError, ValidationFailed
@@ -35,7 +36,7 @@ PUSH_BODY: Final[dict[str, Any]] = {  # FastAPI does not read it: who pushes is 
 }
 
 log = structlog.get_logger(__name__)
-router = APIRouter(prefix="/api/v1/media", tags=["media"])
+router = APIRouter(prefix="/api/v1/media", tags=["media"], route_class=IdempotentRoute)
 webhook_router = APIRouter(prefix="/webhooks", tags=["webhooks"])
 
 
@@ -90,7 +91,7 @@ async def read_url(media_id: UUID, member: StoreMember, tx: Tx, bucket: Bucket) 
     """A signed read of the original, good for half an hour at least. 409 while there is no content to show."""
     media = await reads.view(tx, media_id, store_id=member.store_id)
     check_readable(media.status, "read")
-    signed = await bucket.read_urls.url(media.object_name, media.content_type)
+    signed = await bucket.read_urls.url(media.object_name)
     return Envelope(data=MediaUrl(url=signed.url, expires_at=signed.expires_at))
 
 

@@ -10,7 +10,9 @@ from fastapi import APIRouter, Depends, Response
 
 from api.dependencies import Manager, Now, Process, StoreMember, Tx, sign_in_limit
 from api.envelope import Envelope, ListEnvelope
+from api.idempotency import IdempotentRoute
 from api.pagination import Key, Paged
+from api.pictures import with_avatars
 from api.routes.auth import open_session
 from models.errors import InvalidCredentials
 from models.identity import memberships, reads
@@ -29,19 +31,22 @@ from schemas.http.identity import (
 
 LIST: Final = "members"
 
-router = APIRouter(prefix="/api/v1/stores/me/users", tags=["stores"])
+router = APIRouter(prefix="/api/v1/stores/me/users", tags=["stores"], route_class=IdempotentRoute)
 public_router = APIRouter(prefix="/api/v1/auth", tags=["auth"], dependencies=[Depends(sign_in_limit)])
 
 
 @router.get("")
-async def list_members(member: StoreMember, tx: Tx, page: Paged) -> ListEnvelope[MemberOut]:
+async def list_members(member: StoreMember, services: Process, tx: Tx, page: Paged) -> ListEnvelope[MemberOut]:
     """Everyone in the store, in the order in which they came."""
     name = f"{LIST}:{member.store_id}"
     after = page.after(name)
     key = (datetime.fromisoformat(after[0]), UUID(after[1])) if after else None
     rows = await reads.members_of(tx, member.store_id, limit=page.limit + 1, after=key)
     shown, cursor = page.cut(name, rows, _sort_key)
-    return ListEnvelope.of([MemberOut.model_validate(row) for row in shown], cursor)
+    members = [MemberOut.model_validate(row) for row in shown]
+    users = await with_avatars(tx, services, [one.user for one in members])
+    pairs = zip(users, members, strict=True)
+    return ListEnvelope.of([MemberOut(user=user, membership=one.membership) for user, one in pairs], cursor)
 
 
 @router.post("/invite", status_code=201)
@@ -82,7 +87,8 @@ async def accept_invite(body: AcceptInvite, services: Process, tx: Tx, now: Now)
     stores = await reads.stores_of(tx, user.id)
     tokens = await open_session(services, user.id, user.role, choose_store(stores, invite.store_id))
     shown = [StoreOfUser(**store._asdict()) for store in stores]
-    return Envelope(data=InviteAccepted(user=UserOut.model_validate(user), stores=shown, tokens=tokens))
+    (accepted,) = await with_avatars(tx, services, [UserOut.model_validate(user)])
+    return Envelope(data=InviteAccepted(user=accepted, stores=shown, tokens=tokens))
 
 
 def _sort_key(member: Member) -> Key:

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query
 
 from api.dependencies import Admin, Now, Process, Tx
 from api.envelope import Envelope
+from api.idempotency import IdempotentRoute
 from api.services import wall_clock
 from models import overview
 from models.ads import reconciling
@@ -16,8 +17,8 @@ from models.errors import NotFound
 from schemas.http.common import Day
 from schemas.http.ops import ClockOut, Overview, ReconciliationOut, SetClock
 
-router = APIRouter(prefix="/api/admin/ops", tags=["operations"])
-test_router = APIRouter(prefix="/api/admin/ops", tags=["operations"])
+router = APIRouter(prefix="/api/admin/ops", tags=["operations"], route_class=IdempotentRoute)
+test_router = APIRouter(prefix="/api/admin/ops", tags=["operations"], route_class=IdempotentRoute)
 
 
 @router.get("/overview")

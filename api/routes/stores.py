@@ -6,27 +6,28 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from api.dependencies import Manager, Now, StoreMember, Tx
+from api.dependencies import Manager, Now, Process, StoreMember, Tx
 from api.envelope import Envelope
-from models.errors import NotFound
+from api.idempotency import IdempotentRoute
+from api.pictures import with_pictures
 from models.stores import reads, writes
 from schemas.http.stores import StoreChange, StoreOut
 
-router = APIRouter(prefix="/api/v1/stores/me", tags=["stores"])
+router = APIRouter(prefix="/api/v1/stores/me", tags=["stores"], route_class=IdempotentRoute)
 
 
 @router.get("")
-async def my_store(member: StoreMember, tx: Tx) -> Envelope[StoreOut]:
+async def my_store(member: StoreMember, tx: Tx, process: Process) -> Envelope[StoreOut]:
     """The active store."""
-    return Envelope(data=StoreOut.model_validate(await reads.store(tx, member.store_id)))
+    store = StoreOut.model_validate(await reads.store(tx, member.store_id))
+    return Envelope(data=await with_pictures(tx, process, store))
 
 
 @router.patch("")
-async def change_my_store(body: StoreChange, manager: Manager, tx: Tx, now: Now) -> Envelope[StoreOut]:
-    """Change what the body names."""
+async def change_my_store(
+    body: StoreChange, manager: Manager, tx: Tx, now: Now, process: Process
+) -> Envelope[StoreOut]:
+    """Change what the body names. A picture is media of the store that were uploaded before; null takes it away."""
     changes: dict[str, Any] = body.model_dump(exclude_unset=True)
-    for field in ("logo_media_id", "banner_media_id"):
-        if changes.pop(field, None) is not None:
-            raise NotFound("there is no such media")
-    store = await writes.change(tx, manager.store_id, changes, now=now)
-    return Envelope(data=StoreOut.model_validate(store))
+    store = StoreOut.model_validate(await writes.change(tx, manager.store_id, changes, now=now))
+    return Envelope(data=await with_pictures(tx, process, store))

@@ -11,6 +11,7 @@ from fastapi import APIRouter
 from api.ad_services import AdServices
 from api.dependencies import Now, Process, Tx, Vendor
 from api.envelope import Envelope, ListEnvelope
+from api.idempotency import IdempotentRoute
 from api.pagination import Key, Paged
 from models.ads import reads, writes
 from models.ads.gateway import LiveCounters
@@ -20,7 +21,7 @@ from schemas.http.ads import AdStatus as StatusFilter
 
 LIST: Final = "vendor_ads"
 
-router = APIRouter(prefix="/api/v1/vendor/ads", tags=["ads"])
+router = APIRouter(prefix="/api/v1/vendor/ads", tags=["ads"], route_class=IdempotentRoute)
 
 
 @router.post("", status_code=201)
