@@ -28,6 +28,7 @@ from models.clock import Clock
 from models.database import make_engine, make_sessions
 from models.redis import RedisLink
 from ops.object_store import object_store
+from ops.logs import configure_logs
 from ops.settings import Settings
 from streams.topics import AD_COUNTERS, AD_EVENTS, MEDIA, MEDIA_TOPIC, PARTITION_COUNT
 from streams.watermarks import Grace
@@ -134,8 +135,8 @@ class Worker:
             for n, bulk in enumerate(self.bulk):
                 for partition, owner in bulk.owned().items():
                     end = self.app.consumer.highwater(TP(bulk.store.source_topic, partition)) or 0
-                    position, since = last.get((n, partition), (-1, 0.0))
                     now = time.monotonic()
+                    position, since = last.get((n, partition), (None, now))
                     if owner.position != position or owner.position + 1 >= end:
                         last[n, partition] = (owner.position, now)
                     elif now - since > STALLED_S:
@@ -164,6 +165,7 @@ class BoundedStop(faust.Worker):
 
 def main(settings: Settings, agents: Sequence[str] | None = None) -> None:
     """Run until SIGTERM. Exit status 75: start me again."""
+    configure_logs(level=settings.log_level, format_=settings.log_format)
     worker = Worker(settings, agents or AGENTS)
     if settings.worker_metrics_port:
         start_http_server(settings.worker_metrics_port)
