@@ -89,6 +89,10 @@ def show(report: Report, console: Console) -> None:
         "be made on."
     )
     console.print(f"reconciled to zero: {', '.join(report.reconciled) or 'no day'}")
+    console.print(
+        f"the API was at {report.api}: `packstream up --data {report.data}` starts the same system again, "
+        "`packstream demo --keep` leaves it running"
+    )
     console.print("seconds: " + ", ".join(f"{name} {seconds:.1f}" for name, seconds in report.seconds.items()))
     for difference in report.differences[:SHOWN_MAX]:
         where = f"{difference.day or ''} {difference.level} {difference.key}".strip()
