@@ -27,8 +27,8 @@ from models.ads.gateway import CounterSink
 from models.clock import Clock
 from models.database import make_engine, make_sessions
 from models.redis import RedisLink
-from ops.object_store import object_store
 from ops.logs import configure_logs
+from ops.object_store import object_store
 from ops.settings import Settings
 from streams.topics import AD_COUNTERS, AD_EVENTS, MEDIA, MEDIA_TOPIC, PARTITION_COUNT
 from streams.watermarks import Grace
