@@ -13,6 +13,7 @@ from sqlalchemy import event
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from api.ad_creatives import CreativeUrls
 from models.ads import reads
 from models.ads.catalog import EMPTY, Snapshot
 from models.ads.engine import ShardsFrozen, shards_frozen
@@ -32,8 +33,9 @@ log = structlog.get_logger(__name__)
 class CatalogFeed:
     """The catalogue as the process knows it: `await current()`."""
 
-    def __init__(self, sessions: SessionFactory, *, shards: int) -> None:
+    def __init__(self, sessions: SessionFactory, creatives: CreativeUrls, *, shards: int) -> None:
         self._sessions = sessions
+        self._creatives = creatives
         self._shards = shards
         self._shards_checked = False
         self._snapshot = EMPTY
@@ -92,12 +94,17 @@ class CatalogFeed:
         async with self._lock:
             if self._confirmed_at > asked_at and self._shown >= commits:
                 return
-            started, commits = monotonic(), self._commits
+            started, commits, fresh = monotonic(), self._commits, None
             async with self._sessions() as tx:
                 if not self._shards_checked:
                     self._shards_checked = await shards_frozen(tx, self._shards)
                 if await reads.catalog_version(tx) != self._snapshot.version:
-                    self._snapshot = await reads.snapshot(tx)
+                    fresh = await reads.snapshot(tx)
+            if fresh is None:
+                await self._creatives.renew()
+            else:
+                await self._creatives.follow(fresh.candidates)
+                self._snapshot = fresh
             self._confirmed_at, self._shown = started, commits
 
     async def _follow(self) -> None:

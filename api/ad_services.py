@@ -7,21 +7,28 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
 
 import asyncpg
 
 from api import ad_metrics
+from api.ad_creatives import CreativeUrls
 from api.ad_feed import CatalogFeed
 from api.ad_limits import TRACKS_PER_MINUTE, AddressLimit
 from api.ad_serving import AdServer
 from api.collector import FLUSHES_MAX, Collector
+from api.media_services import MediaServices
 from api.services import Services
 from api.tracking import Tracker
 from models.ads.gateway import Gate, SeenMarks
 from models.ads.tokens import TokenKeys
 from models.database import make_driver_pool
+from models.media.gateway import ReadUrls
 
 SERVES_PER_MINUTE = 600  #: of one buyer store, before RATE_LIMIT_SCALE
+CREATIVE_TTL: Final = timedelta(days=1)  #: of the URL of a picture; a page may show it for half of that
+CREATIVES_MAX: Final = 200_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +65,10 @@ async def run_ads(services: Services) -> AsyncIterator[None]:
 async def build(services: Services) -> AdServices:
     """The parts for the process's settings; nothing runs yet."""
     settings, link = services.settings, services.redis
-    keys, feed = TokenKeys(settings.ad_token_keys), CatalogFeed(services.sessions, shards=settings.ad_shards)
+    keys = TokenKeys(settings.ad_token_keys)
+    store = services.get(MediaServices).store
+    creatives = CreativeUrls(ReadUrls(store, CREATIVE_TTL, kept_max=CREATIVES_MAX))
+    feed = CatalogFeed(services.sessions, creatives, shards=settings.ad_shards)
     life = {"token_ttl_s": settings.ad_token_ttl_s, "skew_s": settings.clock_skew_s}
     gate = Gate(link, shards=settings.ad_shards, **life)
     marks = SeenMarks(link, **life)
@@ -79,6 +89,7 @@ async def build(services: Services) -> AdServices:
         gate=gate,
         server=AdServer(
             feed,
+            creatives,
             gate,
             keys,
             token_ttl_s=settings.ad_token_ttl_s,

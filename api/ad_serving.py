@@ -7,6 +7,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from api import ad_metrics
+from api.ad_creatives import CreativeUrls
 from api.ad_feed import CatalogFeed
 from models.ads.catalog import Candidate
 from models.ads.gateway import Gate
@@ -24,9 +25,17 @@ class AdServer:
     """One a process. `serves_per_minute` is each buyer store's limit."""
 
     def __init__(
-        self, feed: CatalogFeed, gate: Gate, keys: TokenKeys, *, token_ttl_s: int, serves_per_minute: int
+        self,
+        feed: CatalogFeed,
+        creatives: CreativeUrls,
+        gate: Gate,
+        keys: TokenKeys,
+        *,
+        token_ttl_s: int,
+        serves_per_minute: int,
     ) -> None:
         self._feed = feed
+        self._creatives = creatives
         self._gate = gate
         self._keys = keys
         self._token_ttl_s = token_ttl_s
@@ -92,7 +101,7 @@ class AdServer:
             "ad": {
                 "ad_id": ad.ad_id,
                 "headline": ad.headline,
-                "image_url": ad.image_url,
+                "image_url": self._creatives.get(ad.creative),
                 "target_type": ad.target_type,
                 "target_id": ad.target_id,
                 "vendor_store_id": ad.store_id,

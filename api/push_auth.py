@@ -34,7 +34,7 @@ class KeptCerts(transport.Request):
         if kept is not None and monotonic() < until:
             return kept
         kwargs.setdefault("timeout", CERTS_TIMEOUT_S)
-        answer = self._inner(url, *args, **kwargs)
+        answer: transport.Response = self._inner(url, *args, **kwargs)
         if answer.status == 200:
             self._kept[url] = monotonic() + CERTS_S, answer
         return answer
@@ -54,7 +54,7 @@ class PushAuth:
         self._audience = audience
         self._email = email
         self._shared_token = shared_token
-        self._certs = KeptCerts(certs or GoogleRequest())  # type: ignore[no-untyped-call]
+        self._certs = KeptCerts(certs or GoogleRequest())
 
     async def check(self, request: Request) -> None:
         """Unauthenticated unless the push comes from where it should; Unavailable when Google's keys cannot be had."""

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from google.auth import iam
 from google.auth.credentials import AnonymousCredentials
 from google.auth.transport.requests import Request
-from google.cloud import storage
+from google.cloud.storage import Client
 from google.oauth2 import service_account
 
 from models.media.gateway import GcsStore
@@ -37,10 +37,10 @@ def object_store(settings: Settings) -> GcsStore:
     """The media bucket. It connects with the first call."""
     if settings.gcs_endpoint is None and settings.packstream_env == "prod":
         credentials, project = _machine_credentials(settings)
-        client = storage.Client(project=project, credentials=credentials)
+        client = Client(project=project, credentials=credentials)
         return GcsStore(client, settings.gcs_bucket, signer=_signer(credentials, settings))
     info = _key_info(settings) or json.loads(local_key_file(Path(settings.data_dir) / "gcs").read_text())
-    client = storage.Client(
+    client = Client(
         project=LOCAL_PROJECT,
         credentials=AnonymousCredentials(),  # type: ignore[no-untyped-call]
         client_options={"api_endpoint": settings.gcs_endpoint} if settings.gcs_endpoint else None,

@@ -32,7 +32,7 @@ class Candidate:
     target_type: TargetType
     target_id: UUID
     headline: str
-    image_url: str | None
+    creative: str | None  #: the name of its object
     bid_cpm_cents: int
     starts_at: datetime
     ends_at: datetime | None

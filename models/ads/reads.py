@@ -16,6 +16,7 @@ from models.ads.rules import AdStatus, Placement, TargetType, budget_micros, imp
 from models.ads.tables import Ad, AdCatalogVersion
 from models.database import Driver
 from models.errors import NotFound
+from models.media.rules import ORIGINAL, ObjectName
 from models.stores import reads as stores
 
 
@@ -61,6 +62,7 @@ async def snapshot(tx: AsyncSession) -> Snapshot:
         Ad.target_type,
         Ad.target_product_id,
         Ad.headline,
+        Ad.creative_media_id,
         Ad.bid_cpm_cents,
         Ad.daily_budget_cents,
         Ad.starts_at,
@@ -79,7 +81,7 @@ def _candidate(row: Row[*tuple[Any, ...]], standing: stores.Standing) -> Candida
         target_type=TargetType(row.target_type),
         target_id=row.target_product_id or row.store_id,
         headline=row.headline,
-        image_url=None,
+        creative=_creative(row.store_id, row.creative_media_id),
         bid_cpm_cents=row.bid_cpm_cents,
         starts_at=row.starts_at,
         ends_at=row.ends_at,
@@ -87,6 +89,10 @@ def _candidate(row: Row[*tuple[Any, ...]], standing: stores.Standing) -> Candida
         eligible=standing.may_sell,
         offer=Offer(row.id, impression_cost_micros(row.bid_cpm_cents), budget_micros(row.daily_budget_cents)),
     )
+
+
+def _creative(store_id: UUID, media_id: UUID | None) -> str | None:
+    return None if media_id is None else str(ObjectName(store_id, media_id, ORIGINAL))
 
 
 async def ticked_until(driver: Driver, shards: Sequence[int]) -> dict[int, datetime | None]:

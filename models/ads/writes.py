@@ -16,6 +16,8 @@ from models.ads.rules import AdStatus, TargetType
 from models.ads.tables import Ad
 from models.database import Driver, new_id
 from models.errors import FieldError, NotFound, ValidationFailed, VendorNotEligible
+from models.media import writes as media
+from models.media.rules import EntityType, Slot
 from models.stores import reads as stores
 from schemas.ad_columns import AdEvent, pack
 from schemas.http.ads import ChangeAd, CreateAd, check_flight, check_target
@@ -27,8 +29,11 @@ AGGREGATE: Final = EVENTS["ad_events"].aggregatetype
 
 async def create(tx: AsyncSession, draft: CreateAd, *, store_id: UUID, actor: str, now: datetime) -> Ad:
     """A new ad of the store, as a draft. NotFound for a product or creative that the store does not have."""
-    _check_references(draft.target_product_id, draft.creative_media_id)
-    ad = Ad(id=new_id(), store_id=store_id, status=AdStatus.DRAFT, created_at=now, updated_at=now, **draft.model_dump())
+    _check_product(draft.target_product_id)
+    ad_id = new_id()
+    if draft.creative_media_id is not None:
+        await _set_creative(tx, ad_id, draft.creative_media_id, store_id=store_id, now=now)
+    ad = Ad(id=ad_id, store_id=store_id, status=AdStatus.DRAFT, created_at=now, updated_at=now, **draft.model_dump())
     tx.add(ad)
     await _record(tx, ad, action="ad_created", actor=actor, now=now, change={})
     return ad
@@ -61,10 +66,12 @@ def _with_target(asked: dict[str, Any]) -> dict[str, Any]:
 
 async def _apply(tx: AsyncSession, ad: Ad, changed: Mapping[str, Any], *, actor: str, now: datetime) -> None:
     diff = {name: [_plain(getattr(ad, name)), _plain(value)] for name, value in changed.items()}
+    _check_product(changed.get("target_product_id"))
+    if "creative_media_id" in changed:  # before the ad refers to it: a flush would meet media that are not there
+        await _set_creative(tx, ad.id, changed["creative_media_id"], store_id=ad.store_id, now=now)
     for name, value in changed.items():
         setattr(ad, name, value)
     _check_whole(ad)
-    _check_references(changed.get("target_product_id"), changed.get("creative_media_id"))
     ad.updated_at = now
     await _record(tx, ad, action="ad_changed", actor=actor, now=now, change=diff)
 
@@ -85,10 +92,24 @@ def _about(field: str) -> Iterator[None]:
         raise ValidationFailed(errors=[FieldError(field, "value_error", str(exc))]) from exc
 
 
-def _check_references(product_id: UUID | None, media_id: UUID | None) -> None:
-    """NotFound: there are no products and no media yet, so whatever is named is not the store's."""
-    if product_id is not None or media_id is not None:
+def _check_product(product_id: UUID | None) -> None:
+    """NotFound: there are no products yet, so whatever is named is not the store's."""
+    if product_id is not None:
         raise NotFound
+
+
+async def _set_creative(tx: AsyncSession, ad_id: UUID, media_id: UUID | None, *, store_id: UUID, now: datetime) -> None:
+    """Attach the creative, or none. The ad's own column says the same; media that go take it away."""
+    await media.replace(
+        tx,
+        media_ids=[] if media_id is None else [media_id],
+        store_id=store_id,
+        entity_type=EntityType.AD,
+        entity_id=ad_id,
+        slot=Slot.CREATIVE,
+        now=now,
+        field="creative_media_id",
+    )
 
 
 async def _check_eligible(tx: AsyncSession, store_id: UUID) -> None:

@@ -11,10 +11,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from models import audit
 from models.database import new_id
-from models.errors import AlreadyExists
+from models.errors import AlreadyExists, NotFound
 from models.identity import reads
 from models.identity.rules import ActiveStore, Role, StoreRole
 from models.identity.tables import Membership, User
+from models.media import writes as media
+from models.media.rules import EntityType, Slot
 from models.stores import writes as stores
 from models.stores.rules import StoreType
 
@@ -117,6 +119,26 @@ async def rename(tx: AsyncSession, user_id: UUID, changes: dict[str, Any]) -> Us
         setattr(user, field, value)
     await tx.flush()
     return user
+
+
+async def set_avatar(
+    tx: AsyncSession, user_id: UUID, media_id: UUID | None, *, store_id: UUID | None, now: datetime
+) -> None:
+    """Show media of the user's store as the user, or nothing. NotFound for media of any other store."""
+    if media_id is not None and store_id is None:
+        raise NotFound("there is no such media")
+    await media.detach_entity(tx, entity_type=EntityType.USER, entity_id=user_id, slot=Slot.AVATAR)
+    if media_id is not None and store_id is not None:
+        await media.attach(
+            tx,
+            media_id=media_id,
+            store_id=store_id,
+            entity_type=EntityType.USER,
+            entity_id=user_id,
+            slot=Slot.AVATAR,
+            now=now,
+            field="avatar_media_id",
+        )
 
 
 async def set_password(tx: AsyncSession, user_id: UUID, password_hash: str) -> None:

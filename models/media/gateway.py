@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple, Protocol, TypeVar
 import requests
 from google.api_core.exceptions import GoogleAPIError, NotFound, RequestRangeNotSatisfiable
 from google.auth.exceptions import GoogleAuthError
-from google.cloud import storage
+from google.cloud.storage import Client
 from google.cloud.storage.retry import DEFAULT_RETRY
 
 from models.errors import Unavailable
@@ -66,7 +66,7 @@ class ObjectStore(Protocol):
 
     async def sign_upload(self, name: str, *, content_type: str, size_bytes: int) -> Upload: ...
 
-    async def sign_read(self, name: str, *, content_type: str, ttl: timedelta) -> SignedUrl: ...
+    async def sign_read(self, name: str, *, ttl: timedelta) -> SignedUrl: ...
 
     async def facts(self, name: str) -> ObjectFacts | None:
         """None when there is no such object."""
@@ -80,7 +80,7 @@ class ObjectStore(Protocol):
 class GcsStore:
     """A bucket. `signer` signs URLs (google.auth's Signing); `online` False: no storage is configured, URLs only."""
 
-    def __init__(self, client: storage.Client, bucket: str, *, signer: Any, online: bool = True) -> None:
+    def __init__(self, client: Client, bucket: str, *, signer: Any, online: bool = True) -> None:
         self.bucket = bucket
         self._client = client
         self._bucket = client.bucket(bucket)
@@ -103,9 +103,9 @@ class GcsStore:
         url, expires_at = await self._sign(name, UPLOAD_TTL, method="PUT", headers=dict(headers))
         return Upload(url, headers, expires_at)
 
-    async def sign_read(self, name: str, *, content_type: str, ttl: timedelta) -> SignedUrl:
-        """A GET that answers with this type, whatever the object says."""
-        return await self._sign(name, ttl, method="GET", response_type=content_type)
+    async def sign_read(self, name: str, *, ttl: timedelta) -> SignedUrl:
+        """A GET. It answers with the type that the upload had, which was checked."""
+        return await self._sign(name, ttl, method="GET")
 
     async def _sign(self, name: str, ttl: timedelta, **options: Any) -> SignedUrl:
         expires_at = datetime.now(UTC).replace(microsecond=0) + ttl
@@ -207,21 +207,27 @@ async def remove_objects(store: ObjectStore, names: Iterable[str], *, prefix: st
 class ReadUrls:
     """Signed read URLs, each kept and given again while more than half of its life is left: lists sign nothing anew."""
 
-    def __init__(self, store: ObjectStore, ttl: timedelta = READ_TTL) -> None:
+    def __init__(self, store: ObjectStore, ttl: timedelta = READ_TTL, *, kept_max: int = READ_URLS_KEPT) -> None:
         self._store = store
         self._ttl = ttl
+        self._kept_max = kept_max
         self._kept: dict[str, SignedUrl] = {}
 
-    async def url(self, name: str, content_type: str) -> SignedUrl:
-        """A URL for the object; it need not exist."""
+    def kept(self, name: str) -> SignedUrl | None:
+        """The URL that was signed before, if it is still good for long enough."""
         kept = self._kept.get(name)
-        if kept is None or kept.expires_at - datetime.now(UTC) < self._ttl / 2:
-            kept = await self._store.sign_read(name, content_type=content_type, ttl=self._ttl)
-            if len(self._kept) >= READ_URLS_KEPT:
+        return kept if kept is not None and kept.expires_at - datetime.now(UTC) > self._ttl / 2 else None
+
+    async def url(self, name: str) -> SignedUrl:
+        """A URL for the object; it need not exist."""
+        kept = self.kept(name)
+        if kept is None:
+            kept = await self._store.sign_read(name, ttl=self._ttl)
+            if len(self._kept) >= self._kept_max:
                 self._kept.clear()
             self._kept[name] = kept
         return kept
 
-    async def urls(self, objects: Mapping[K, tuple[str, str]]) -> dict[K, str]:
-        """URLs by the same keys, of (object name, content type)."""
-        return {key: (await self.url(name, content_type)).url for key, (name, content_type) in objects.items()}
+    async def urls(self, names: Mapping[K, str]) -> dict[K, str]:
+        """URLs by the same keys, of object names."""
+        return {key: (await self.url(name)).url for key, name in names.items()}

@@ -20,9 +20,9 @@ K = TypeVar("K")
 
 
 class UrlSigner(Protocol):
-    """Makes read URLs of (object name, content type); gateway.ReadUrls is the one."""
+    """Makes read URLs of object names; gateway.ReadUrls is the one."""
 
-    async def urls(self, objects: Mapping[K, tuple[str, str]]) -> dict[K, str]: ...
+    async def urls(self, names: Mapping[K, str]) -> dict[K, str]: ...
 
 
 class Derived(NamedTuple):
@@ -160,7 +160,7 @@ async def urls(
     """A read URL of the (first) media in a slot of each of the entities; entities without any are left out."""
     found = await attachments(tx, entity_type=entity_type, entity_ids=entity_ids, slot=slot)
     first = {entity_id: media[0] for entity_id, media in found.items() if media[0].status in READABLE}
-    return await signer.urls({key: (str(original(media)), media.content_type) for key, media in first.items()})
+    return await signer.urls({key: str(original(media)) for key, media in first.items()})
 
 
 # -- for the collector ------------------------------------------------------------------------------------------------

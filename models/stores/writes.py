@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models import audit, outbox
 from models.database import new_id
+from models.media import writes as media
+from models.media.rules import EntityType, Slot
 from models.stores import reads
 from models.stores.rules import KycStatus, StoreType
 from models.stores.tables import Store
 from schemas.records import StoreComplianceChanged, SubscriptionChanged
+
+PICTURES: Final = {"logo_media_id": Slot.LOGO, "banner_media_id": Slot.BANNER}
 
 
 def create(tx: AsyncSession, *, name: str, kind: StoreType, address: dict[str, Any], now: datetime) -> Store:
@@ -35,13 +39,32 @@ def create(tx: AsyncSession, *, name: str, kind: StoreType, address: dict[str, A
 
 
 async def change(tx: AsyncSession, store_id: UUID, changes: dict[str, Any], *, now: datetime) -> Store:
-    """Set name, description and address, as far as `changes` names them."""
+    """Set name, description, address, logo and banner, as far as `changes` names them.
+
+    Raises what attaching media does: NotFound, ValidationFailed, StateConflict.
+    """
     store = await reads.store(tx, store_id, lock=True)
     for field, value in changes.items():
-        setattr(store, field, value)
+        if field in PICTURES:
+            await _set_picture(tx, store_id, field, value, now=now)
+        else:
+            setattr(store, field, value)
     store.state = store.address["state"]
     store.updated_at = now
     return store
+
+
+async def _set_picture(tx: AsyncSession, store_id: UUID, field: str, media_id: UUID | None, *, now: datetime) -> None:
+    await media.replace(
+        tx,
+        media_ids=[] if media_id is None else [media_id],
+        store_id=store_id,
+        entity_type=EntityType.STORE,
+        entity_id=store_id,
+        slot=PICTURES[field],
+        now=now,
+        field=field,
+    )
 
 
 async def set_kyc(tx: AsyncSession, store_id: UUID, status: KycStatus, *, actor: str, now: datetime) -> Store:

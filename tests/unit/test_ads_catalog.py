@@ -29,7 +29,7 @@ def candidate(**changes: Any) -> Candidate:
         "target_type": TargetType.STORE,
         "target_id": store_id,
         "headline": "Fresh",
-        "image_url": None,
+        "creative": None,
         "bid_cpm_cents": 100,
         "starts_at": NOON - timedelta(days=1),
         "ends_at": None,
