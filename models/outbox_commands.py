@@ -59,6 +59,13 @@ class Refusal(NamedTuple):
     next_attempt_at: datetime
 
 
+HAS_WORK = """
+SELECT EXISTS (
+  SELECT FROM outbox_lanes l
+  WHERE (SELECT 1 FROM outbox_events e WHERE e.lane = l.lane ORDER BY e.lane, e.seq LIMIT 1) IS NOT NULL
+) OR EXISTS (SELECT FROM outbox_failures WHERE next_attempt_at <= clock_timestamp())
+"""
+
 # Lanes with something to do and nobody at it. The row lock is the claim, and ends with the transaction.
 CLAIM = """
 SELECT l.lane FROM outbox_lanes l
@@ -173,6 +180,11 @@ class Backlog(NamedTuple):
     oldest_s: float | None  #: age of the oldest row that can flow
     failing: int  #: aggregates between two attempts
     parked: int  #: dead letters without a decision, of all sources
+
+
+async def has_work(db: Connection) -> bool:
+    """Whether any lane has something to do, claimed or not: the cheap question of an idle relay."""
+    return bool(await db.fetchval(HAS_WORK))
 
 
 async def claim(db: Connection, lanes_max: int) -> list[int]:

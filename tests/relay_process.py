@@ -53,7 +53,7 @@ class Relay:
                 stdout=log,
             )
 
-    def wait_ready(self, within_s: float = 30) -> Relay:
+    def wait_ready(self, within_s: float = 90) -> Relay:
         deadline = time.monotonic() + within_s
         while not self.ready_file.exists():
             assert self.process.poll() is None, f"the relay ended: {self.log.read_text()[-2000:]}"

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import structlog
-from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 from prometheus_client import start_http_server
 
@@ -25,11 +24,12 @@ from agents.relay.connections import (
 )
 from agents.relay.metrics import show_backlog
 from agents.relay.publish import ProducerBroken, Publisher
-from agents.relay.pump import Limits, Pump
+from agents.relay.pump import Bustle, Limits, Pump
 from models.outbox_commands import backlog
 from ops.settings import Settings
 
 PUMPS: Final = 2  #: one publishes while Postgres works for the other
+FIRST_PUMP: Final = "pump 0"
 STOP_S: Final = 12.0  #: after SIGTERM; what has not ended by then is cut off
 BACKLOG_S: Final = 2.0
 BACKLOG_ROWS_MAX: Final = 1_000_000
@@ -73,12 +73,12 @@ async def run(settings: Settings) -> None:
     if settings.relay_metrics_port:
         start_http_server(settings.relay_metrics_port)
     pumps = [f"pump {n}" for n in range(PUMPS)] if settings.relay_kind == "packstream" else []
-    readiness = Readiness("housekeeping", *pumps)
+    readiness, bustle = Readiness("housekeeping", *pumps), Bustle()
     await until_stopped(
         [
             housekeeping(settings, stop, partial(readiness.report, "housekeeping")),
             watch_backlog(settings, stop),
-            *(pump(settings, stop, name, readiness) for name in pumps),
+            *(pump(settings, stop, name, readiness, bustle) for name in pumps),
         ],
         stop,
     )
@@ -101,7 +101,7 @@ async def until_stopped(jobs: list[Coroutine[Any, Any, None]], stop: asyncio.Eve
             task.result()
 
 
-async def pump(settings: Settings, stop: asyncio.Event, name: str, readiness: Readiness) -> None:
+async def pump(settings: Settings, stop: asyncio.Event, name: str, readiness: Readiness, bustle: Bustle) -> None:
     """One pump, with a new producer whenever the last one broke."""
     backoff = Backoff()
     while not stop.is_set():
@@ -113,7 +113,8 @@ async def pump(settings: Settings, stop: asyncio.Event, name: str, readiness: Re
             continue
         try:
             readiness.report(name)
-            await _pump_with(producer, settings, stop)
+            mover = Pump(Publisher(producer), limits_of(settings), bustle, helper=name != FIRST_PUMP)
+            await _run_pump(mover, settings, stop)
         except ProducerBroken as exc:
             log.warning("relay_producer_broken", error=str(exc))
             await backoff.pause(stop)
@@ -123,9 +124,8 @@ async def pump(settings: Settings, stop: asyncio.Event, name: str, readiness: Re
             await stop_producer(producer)
 
 
-async def _pump_with(producer: AIOKafkaProducer, settings: Settings, stop: asyncio.Event) -> None:
+async def _run_pump(mover: Pump, settings: Settings, stop: asyncio.Event) -> None:
     """One producer's life, over as many connections to Postgres as it takes."""
-    mover = Pump(Publisher(producer), limits_of(settings))
     backoff = Backoff()
     while not stop.is_set():
         try:

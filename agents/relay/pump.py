@@ -25,6 +25,7 @@ LANES_MAX: Final = LANES // 2  #: of one claim; two pumps of a lone relay have a
 READ_BYTES_MAX: Final = 16 << 20
 DUE_ROWS_MAX: Final = 48  #: tried again in one cycle, singly: few, so that those rows that flow hardly wait
 QUIET_TYPES: Final = frozenset(("ad_events",))  #: so frequent that a log line each would drown the rest
+HELPER_WAIT_S: Final = 5.0  #: then it looks whether its connection is still there
 ANSWER_S: Final = 5.0  #: the broker counts as away when it has not answered a cycle's batches by then
 
 log = structlog.get_logger(__name__)
@@ -54,26 +55,60 @@ class Work:
         return len(self.due) + len(self.rows) + len(self.blocked)
 
 
+class Bustle:
+    """Whether there is work for more than one pump. Idle, one looks for all: two would only look twice."""
+
+    def __init__(self) -> None:
+        self._busy = asyncio.Event()
+
+    def judge(self, done: int, limits: Limits) -> None:
+        """Take note of what a cycle dealt with."""
+        if done >= limits.batch_rows // 8:
+            self._busy.set()
+        elif done == 0:
+            self._busy.clear()
+
+    async def wait(self, stop: asyncio.Event, seconds: float) -> bool:
+        """Wait for work; False when there is none for so long, or at a stop."""
+        if self._busy.is_set():
+            return not stop.is_set()
+        waiting = [asyncio.create_task(event.wait()) for event in (self._busy, stop)]
+        await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        for task in waiting:
+            task.cancel()
+        return self._busy.is_set() and not stop.is_set()
+
+
 class BrokerAway(Exception):
     """The broker did not answer in time; what is under way goes on in `unanswered`."""
 
 
 class Pump:
-    """Moves rows until told to stop. One connection to Postgres, one producer, one transaction at a time."""
+    """Moves rows until told to stop. One connection to Postgres, one producer, one transaction at a time.
 
-    def __init__(self, publisher: Publisher, limits: Limits) -> None:
+    A `helper` only joins in while `bustle` says that there is enough to do.
+    """
+
+    def __init__(self, publisher: Publisher, limits: Limits, bustle: Bustle, *, helper: bool) -> None:
         self._publisher = publisher
         self._limits = limits
+        self._bustle = bustle
+        self._helper = helper
         self._unanswered: asyncio.Task[Outcome] | None = None
         self._acked: list[int] = []
 
     async def run(self, db: Connection, stop: asyncio.Event) -> None:
         """Cycles until `stop`. Raises what asyncpg and the producer raise: the caller connects anew."""
-        sleep_s = self._limits.sleep_min_s
+        sleep_s, done = self._limits.sleep_min_s, 0
         while not stop.is_set():
             if not await self._catch_up(db, stop):
                 return
-            done = await self._cycle(db)
+            if self._helper and not await self._bustle.wait(stop, HELPER_WAIT_S):
+                await db.execute("SELECT 1")
+                continue
+            if done or await commands.has_work(db):
+                done = await self._cycle(db)
+            self._bustle.judge(done, self._limits)
             if done >= self._limits.batch_rows // 2:
                 continue
             sleep_s = self._limits.sleep_min_s if done else min(sleep_s * 1.5, self._limits.sleep_max_s)
