@@ -36,7 +36,10 @@ class Server(uvicorn.Server):
 
 
 def main(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT; requests under way are answered, then the parts stop. A start that fails ends it with a status."""
+    """Serve until SIGTERM or SIGINT; requests under way are answered, then the parts stop.
+
+    A start that fails ends it with a status.
+    """
     configure_logs(level=settings.log_level, format_=settings.log_format)
     app = create_app(settings)
     config = uvicorn.Config(

@@ -72,7 +72,7 @@ def test_network_of_a_client() -> None:
 def test_time_is_read_in_utc() -> None:
     assert parse_time("2031-05-01t10:00:00.25+02:00") == datetime(2031, 5, 1, 8, 0, 0, 250_000, UTC)
     for text in ("2031-05-01T10:00:00", "2031-02-30T00:00:00Z", "0001-01-01T00:00:00+23:00", 5, None, True, ""):
-        with pytest.raises(ValueError, match="."):
+        with pytest.raises(ValueError, match="time"):
             parse_time(text)
 
 
@@ -83,7 +83,7 @@ class Amount(Body):
 
 @pytest.mark.parametrize("body", [{"cents": "5"}, {"cents": True}, {"cents": 5.5}, {"cents": 5, "active": 1}])
 def test_json_types_are_not_coerced(body: object) -> None:
-    with pytest.raises(ValueError, match="cents|active"):
+    with pytest.raises(ValueError, match="Amount"):
         Amount.model_validate(body)
 
 
