@@ -103,7 +103,7 @@ async def test_a_refused_row_stops_its_aggregate_and_no_other() -> None:
     assert [item.seq for item, _ in outcome.refused] == [5]
     assert sorted(item.seq for item in outcome.held) == [7, 9, 11, 13, 15, 17, 19]
     assert sorted(int(value) for value in producer.sent) == sorted(item.seq for item in outcome.acked)
-    assert sorted(item.seq for item in outcome.acked) == [1, 3, *range(0, 20, 2)]
+    assert sorted(item.seq for item in outcome.acked) == sorted([1, 3, *range(0, 20, 2)])
     (place,) = {(p, n) for p, n in producer.sequence.items() if p.partition == partition_of(b"a")}
     assert place[1] == sum(partition_of(r.key) == place[0].partition for r in outcome.acked), "as the broker counts"
 
@@ -137,9 +137,7 @@ def test_whatever_is_refused_the_order_of_each_aggregate_holds(owners: list[int]
         ({"payload": None, "size_bytes": 1 << 30}, "too_large"),
     ],
 )
-async def test_the_broker_is_not_asked_about_rows_that_cannot_be_published(
-    changes: dict[str, Any], reason: str
-) -> None:
+async def test_the_broker_is_not_asked_about_unpublishable_rows(changes: dict[str, Any], reason: str) -> None:
     producer = ScriptedProducer(refuse())
     outcome = await Publisher(producer).publish([row(1)._replace(**changes), row(2)._replace(**changes), row(3, "x")])
     assert [(item.seq, why.reason) for item, why in outcome.refused] == [(1, reason)]
