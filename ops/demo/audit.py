@@ -27,9 +27,19 @@ from ops.reconcile import Reconciliation
 REASONS = ("budget_exhausted", "no_candidates", GATE_CLOSED)
 
 
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What the checks are made on: the rows, our books, what Postgres has, and the recount of the raw topic."""
+
+    views: Sequence[PageView]
+    books: Books
+    stored: Stored
+    reconciled: Sequence[Reconciliation]
+
+
 @dataclass(slots=True)
 class Line:
-    """Views, money and differences of one day and placement, one day, or all. Charges are micros billed as cents."""
+    """Views, money and differences of one day and placement, one day, or all."""
 
     views: int = 0
     served: int = 0
@@ -47,12 +57,11 @@ class Line:
         return Line(**{name: mine[name] + theirs[name] for name in mine})
 
 
-def audit(
-    views: Sequence[PageView], books: Books, stored: Stored, reconciled: Iterable[Reconciliation]
-) -> list[Difference]:
+def audit(evidence: Evidence) -> list[Difference]:
     """Everything that is not as it should be."""
+    books, stored = evidence.books, evidence.stored
     return [
-        *check_views(views, books),
+        *check_views(evidence.views, books),
         *books.misplaced,
         *(Difference("answers", failure, "an answer", None) for failure in books.failures),
         *(
@@ -63,7 +72,7 @@ def audit(
         *check_charges(books, stored.charges),
         *check_budgets(books, stored.rollups),
         *stored.leftovers,
-        *(difference for one in reconciled for difference in check_reconciliation(books, one)),
+        *(difference for one in evidence.reconciled for difference in check_reconciliation(books, one)),
     ]
 
 
@@ -86,15 +95,14 @@ def check_reconciliation(books: Books, one: Reconciliation) -> list[Difference]:
     ]
 
 
-def lines(
-    views: Iterable[PageView], books: Books, stored: Stored, differences: Iterable[Difference]
-) -> dict[Place, Line]:
+def lines(evidence: Evidence, differences: Iterable[Difference]) -> dict[Place, Line]:
     """A line for each day and placement, and one with the placement "" for what belongs to the day alone.
 
     Impressions, clicks and spend are the system's rollups; a store's charge is split over its placements as by
     largest remainder of what they spent.
     """
-    rows = Counter(place_of(view) for view in views)
+    books, stored = evidence.books, evidence.stored
+    rows = Counter(place_of(view) for view in evidence.views)
     days = sorted({place.day for place in rows})
     table = {Place(day, placement): Line() for day in days for placement in (*Placement, "")}
     for place, line in table.items():

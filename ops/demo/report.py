@@ -46,6 +46,7 @@ class Report:
     reconciled: list[str]  #: days whose reconciliation is at zero
     differences: list[Difference]
     seconds: dict[str, float]
+    client_cpu_s: float  #: what this process took of the cores that it shares with the system
 
     @property
     def ok(self) -> bool:
@@ -73,6 +74,7 @@ class Report:
             "reconciled": self.reconciled,
             "differences": [asdict(difference) for difference in self.differences],
             "seconds": self.seconds,
+            "client_cpu_s": self.client_cpu_s,
         }
 
 
@@ -93,7 +95,8 @@ def show(report: Report, console: Console) -> None:
         f"the API was at {report.api}: `packstream up --data {report.data}` starts the same system again, "
         "`packstream demo --keep` leaves it running"
     )
-    console.print("seconds: " + ", ".join(f"{name} {seconds:.1f}" for name, seconds in report.seconds.items()))
+    seconds = {**report.seconds, "of them the demo's own CPU": report.client_cpu_s}
+    console.print("seconds: " + "; ".join(f"{name} {took:.1f}" for name, took in seconds.items()))
     for difference in report.differences[:SHOWN_MAX]:
         where = f"{difference.day or ''} {difference.level} {difference.key}".strip()
         console.print(f"DIFFERENCE {where}: expected {difference.expected}, found {difference.found}", markup=False)

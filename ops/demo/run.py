@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from ops.demo import settling
-from ops.demo.audit import audit, lines
+from ops.demo.audit import Evidence, audit, lines
 from ops.demo.books import Books
 from ops.demo.client import Api
 from ops.demo.opening import Marketplace, open_marketplace
@@ -19,12 +20,12 @@ from ops.demo.plan import make_plan
 from ops.demo.progress import Progress, say
 from ops.demo.replay import replay
 from ops.demo.report import Report
-from ops.demo.settling import Stored
 from ops.demo.system import System, running_system
 from ops.demo.views import PageView, choose, read_all, shift
-from ops.reconcile import Reconciliation, reconcile_days
+from ops.reconcile import reconcile_days
 from ops.stack.paths import DataDir
 
+HEAD_START: Final = timedelta(minutes=30)  #: the logical clock only moves forward: the week begins well after now
 CONNECTIONS: Final = 64  #: of the client, and so the requests under way
 ADMIN: Final = "admin@demo.test"
 
@@ -47,7 +48,7 @@ async def run_demo(options: Options, when_done: Callable[[Report], None]) -> Non
     StackError, UnexpectedAnswer, ReplayFailed or NotSettled when it gets to no result.
     """
     progress = Progress()
-    views = shift(choose(read_all(), days=options.days, rows=options.rows), after=datetime.now(UTC))
+    views = shift(choose(read_all(), days=options.days, rows=options.rows), after=datetime.now(UTC) + HEAD_START)
     say(f"{len(views)} page views of {views[0].day} to {views[-1].day}; the system lives in {options.data.root}")
     async with AsyncExitStack() as stack:
         with progress.stage("starting every process"):
@@ -62,43 +63,37 @@ async def run_demo(options: Options, when_done: Callable[[Report], None]) -> Non
 
 
 async def _run(options: Options, system: System, api: Api, views: Sequence[PageView], progress: Progress) -> Report:
-    days = sorted({view.day for view in views})
     plan = make_plan(views, seed=options.seed)
     marketplace = await open_marketplace(api, system.settings, plan, views, progress)
-    books = Books(marketplace.ads)
-    with progress.stage("replaying page views", len(views)) as advance:
-        await replay(api, marketplace, views, books, advance)
-    with progress.stage("closing days, writing charges", len(days)) as advance:
-        await settling.close_days(api, system.settings, days, advance)
-        await settling.outbox_drained(system.settings)
-    with progress.stage("reconciling with the raw topic"):
-        reconciled = await reconcile_days(system.settings, days)
-        stored = await settling.read(system.settings, days)
-    offers_refused = await api.metric("packstream_ad_exclusions_total", "budget_exhausted")
-    return _report(options, system, marketplace, views, books, stored, reconciled, offers_refused, progress)
-
-
-def _report(
-    options: Options,
-    system: System,
-    marketplace: Marketplace,
-    views: Sequence[PageView],
-    books: Books,
-    stored: Stored,
-    reconciled: Sequence[Reconciliation],
-    offers_refused: int,
-    progress: Progress,
-) -> Report:
-    differences = audit(views, books, stored, reconciled)
+    evidence = await _replay_and_settle(system, api, marketplace, views, progress)
+    differences = audit(evidence)
     return Report(
         api=system.api,
         data=str(options.data.root),
         stores={"buyer": len(marketplace.buyers), "vendor": len(marketplace.vendors)},
         ads=len(marketplace.ads),
-        offers_refused=offers_refused,
-        clicks_without_ad=books.clicks_without_ad.total(),
-        lines=lines(views, books, stored, differences),
-        reconciled=[one.day for one in reconciled if one.ok and one.closed],
+        offers_refused=await api.metric("packstream_ad_exclusions_total", "budget_exhausted"),
+        clicks_without_ad=evidence.books.clicks_without_ad.total(),
+        lines=lines(evidence, differences),
+        reconciled=[one.day for one in evidence.reconciled if one.ok and one.closed],
         differences=differences,
         seconds={**progress.seconds, "in all": progress.total_seconds()},
+        client_cpu_s=round(time.process_time(), 2),
     )
+
+
+async def _replay_and_settle(
+    system: System, api: Api, marketplace: Marketplace, views: Sequence[PageView], progress: Progress
+) -> Evidence:
+    """Everything from the first page view to the last word of the reconciliation."""
+    books, settings = Books(marketplace.ads), system.settings
+    days = sorted({view.day for view in views})
+    with progress.stage("replaying page views", len(views)) as advance:
+        await replay(api, marketplace, views, books, advance)
+    with progress.stage("closing days, writing charges", len(days)) as advance:
+        await settling.close_days(api, settings, days, advance)
+        await settling.outbox_drained(settings)
+    with progress.stage("reconciling with the raw topic"):
+        reconciled = await reconcile_days(settings, days)
+        stored = await settling.read(settings, days)
+    return Evidence(views, books, stored, reconciled)
