@@ -19,7 +19,7 @@ import httpx
 from models.database import make_engine, make_sessions
 from models.stores import writes as stores
 from models.stores.rules import KycStatus
-from tests.faults.system import System
+from tests.faults.system import System, until
 
 PASSWORD: Final = "correct horse battery"
 ADDRESS: Final = {"line1": "1 Main St", "city": "Portland", "state": "OR", "postal_code": "97201", "country": "US"}
@@ -32,6 +32,7 @@ LARGE: Final = (125, 10_000_000)
 VISITORS: Final = 6  #: who look at pages at the same time
 PAUSE_S: Final = 0.02  #: of a visitor between two pages
 TRIES_S: Final = 20.0  #: how long a visitor insists on an answer
+LOAD_S: Final = 90.0  #: the longest that a test waits for its load
 LOOK_BACK_S: Final = 1_200  #: pages are asked for as of up to so long ago: many minutes are open at once
 
 # httpx gives each of these another name; all mean that the answer is lost, and what it was about perhaps not.
@@ -231,6 +232,23 @@ class Load:
     @property
     def held(self) -> int:
         return len(self._held)
+
+    async def goes_on(self, events: int = 60) -> None:
+        """Wait until so many more events are durable, however slow the machine is."""
+        wanted = len(self.tally.accepted) + events
+
+        async def reached() -> bool:
+            return len(self.tally.accepted) >= wanted
+
+        await until(f"{events} more events", reached, timeout_s=LOAD_S)
+
+    async def holds(self, tokens: int) -> None:
+        """Wait until so many tokens are kept back."""
+
+        async def reached() -> bool:
+            return self.held >= tokens
+
+        await until(f"{tokens} tokens kept back", reached, timeout_s=LOAD_S)
 
     async def serve(self, http: httpx.AsyncClient, *, as_of: datetime | None = None) -> dict[str, Any] | None:
         """One page: the answer's data, None when there is no answer; both are tallied."""

@@ -6,22 +6,27 @@ import asyncio
 import os
 import signal
 
-from tests.faults.system import ExtraWorker, System
+from tests.faults.load import Load
+from tests.faults.system import ExtraWorker, System, until
 
-SESSION_S = 6.0
-MARGIN_S = 3.0
+TABLE_LOADED = '"event":"table_loaded"'
+TICKS_S = 2.0  #: every shard has ticked meanwhile
 
 
-async def stand_still(system: System, second: ExtraWorker) -> None:
+async def stand_still(system: System, second: ExtraWorker, load: Load) -> None:
     """SIGSTOP for the supervised worker, until `second` has counted for it for a while; then SIGCONT."""
+    before = system.log_lines(second.log_name, TABLE_LOADED)
+    await load.goes_on()
     pid = await system.signal("worker", signal.SIGSTOP)
     try:
-        if second.process is None or second.process.poll() is not None:
-            second.start()
-            await second.ready()
-        else:
-            await asyncio.sleep(SESSION_S)
-        await asyncio.sleep(MARGIN_S)
+
+        async def taken_over() -> bool:
+            return system.log_lines(second.log_name, TABLE_LOADED) > before
+
+        await until("the second worker has taken over", taken_over)
+        await load.goes_on()
+        await asyncio.sleep(TICKS_S)
     finally:
         os.kill(pid, signal.SIGCONT)
-    await asyncio.sleep(MARGIN_S)
+    await asyncio.sleep(TICKS_S)
+    await load.goes_on()

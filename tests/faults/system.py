@@ -25,11 +25,11 @@ from ops.stack.paths import DataDir
 REPOSITORY = Path(__file__).parents[2]
 UP = (sys.executable, "-m", "ops.cli", "up")
 WORKER = (sys.executable, "-m", "ops.cli", "worker")
-START_S = 180.0  #: everything, on a machine that has much else to do
-BACK_S = 60.0  #: a killed process is up again
+BACK_S = 120.0  #: a killed process is up again
+PARTS = "postgres,kafka,redis"
 SHARDS = 12
 GRACE_S = 1805  #: token TTL and skew
-ENVIRONMENT = {"PACKSTREAM_ENV": "test", "RATE_LIMIT_SCALE": "1000", "LOG_LEVEL": "warning"}
+ENVIRONMENT = {"PACKSTREAM_ENV": "test", "RATE_LIMIT_SCALE": "1000", "LOG_LEVEL": "info", "LOG_FORMAT": "json"}
 
 
 async def until(what: str, check: Callable[[], Awaitable[Any]], *, timeout_s: float = 60.0) -> Any:
@@ -48,7 +48,7 @@ class System:
         self.root = Path(tempfile.mkdtemp(prefix="packstream-faults-"))
         self.root.chmod(0o755)
         self.data = DataDir.at(self.root / "data")
-        self._command = (*command, "--json", "--data", str(self.data.root), "--parts", "postgres,kafka,redis")
+        self._command = (*command, "--json", "--data", str(self.data.root), "--parts", parts)
         self.worker_command = tuple(worker)
         self._process: subprocess.Popen[str] | None = None
         self._workers: list[ExtraWorker] = []
@@ -145,7 +145,7 @@ class System:
 
     def fencings(self, log: str = "worker") -> int:
         """How often the broker refused what a worker wrote because somebody else owned its partition by then."""
-        return self.log_lines(log, "partition_suspended", "reason=fenced")
+        return self.log_lines(log, '"event":"partition_suspended"', '"reason":"fenced"')
 
     # -- stores -------------------------------------------------------------------------------------------------------
 

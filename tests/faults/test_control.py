@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Iterator
 
@@ -33,12 +32,13 @@ async def test_a_counter_without_a_fence_fails_the_check_when_a_worker_stands_st
     system: System, market: Market
 ) -> None:
     second = system.second_worker()
+    second.start()
+    await second.ready()
     for attempt in range(ATTEMPTS):
         day = await market.next_morning()
         load = Load(market, Tally(), seed=attempt)
         async with load.running():
-            await asyncio.sleep(2)
-            await stand_still(system, second)
+            await stand_still(system, second, load)
         found = await count_day(market, load.tally, day, patience_s=15.0)
         print(f"\nattempt {attempt + 1}: {found}; {found.wrong[:3]}")
         assert system.fencings() == 0

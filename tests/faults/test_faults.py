@@ -29,7 +29,7 @@ from tests.faults.load import Load, Market
 from tests.faults.stand_still import stand_still
 from tests.faults.system import GRACE_S, SHARDS, System, until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 ROUNDS = 4
 PROGRAMS = ("worker", "relay", "api")
@@ -44,7 +44,7 @@ async def test_killed_workers_relays_and_apis_lose_and_repeat_nothing(
     kills = 0
     async with load.running():
         for round_ in range(ROUNDS):
-            await asyncio.sleep(1.5)
+            await load.goes_on()
             old = {}
             for name in PROGRAMS[round_ % 3 :] + PROGRAMS[: round_ % 3]:
                 old[name] = await system.kill(name)
@@ -52,12 +52,11 @@ async def test_killed_workers_relays_and_apis_lose_and_repeat_nothing(
                 await asyncio.sleep(0.7)
             for name in PROGRAMS:
                 await system.back(name, old[name])
-        await asyncio.sleep(2)
+        await load.goes_on()
     found = await count_day(market, load.tally, day)
     print(f"\n{kills} kills; {found}; {load.tally.answers}")
     assert not found.wrong, found.wrong[:20]
     assert kills >= 10
-    assert found.accepted > 300
 
 
 async def test_a_worker_that_stood_still_is_refused_and_changes_nothing(
@@ -65,12 +64,11 @@ async def test_a_worker_that_stood_still_is_refused_and_changes_nothing(
 ) -> None:
     day = await market.next_morning()
     second, before = system.second_worker(), system.fencings()
+    second.start()
+    await second.ready()
     async with load.running():
         for _ in range(STAND_STILLS):
-            await asyncio.sleep(2)
-            await stand_still(system, second)
-            if system.fencings() > before + 3:
-                break
+            await stand_still(system, second, load)
     found = await count_day(market, load.tally, day)
     second.stop()
     fencings = system.fencings() - before
@@ -85,8 +83,7 @@ async def test_after_a_loss_of_redis_nothing_is_served_until_all_old_tokens_have
     day = await market.next_morning()
     load.hold = 0.3
     async with load.running():
-        await asyncio.sleep(4)
-    assert load.held > 10
+        await load.holds(20)
     await system.redis("FLUSHALL")
     await market.sign_in_again()
     await nothing_is_served(market, load)
@@ -96,14 +93,14 @@ async def test_after_a_loss_of_redis_nothing_is_served_until_all_old_tokens_have
 
     load.hold = 0.0
     async with load.running():
-        await asyncio.sleep(2)
+        await load.goes_on()
         old = await system.kill("redis")
         await system.back("redis", old)
-        await asyncio.sleep(3)
+        await asyncio.sleep(2)
     await nothing_is_served(market, load)
     await reopen(system, market, load)
     async with load.running():
-        await asyncio.sleep(3)
+        await load.goes_on()
     found = await count_day(market, load.tally, day)
     print(f"\n{found}; {load.tally.serves} {load.tally.answers}")
     assert not found.wrong, found.wrong[:20]
@@ -146,7 +143,7 @@ async def reopen(system: System, market: Market, load: Load) -> None:
 async def test_the_api_needs_no_kafka(system: System, market: Market, load: Load) -> None:
     day = await market.next_morning()
     async with load.running():
-        await asyncio.sleep(1)
+        await load.goes_on()
         pid = await system.signal("kafka", signal.SIGSTOP)
         try:
             await asyncio.sleep(KAFKA_DOWN_S)
@@ -154,9 +151,9 @@ async def test_the_api_needs_no_kafka(system: System, market: Market, load: Load
             os.kill(pid, signal.SIGCONT)
         answers, serves = Counter(load.tally.answers), Counter(load.tally.serves)
         waiting = await system.value("SELECT count(*) FROM outbox_events")
-        await asyncio.sleep(1)
+        drained_s = await system.outbox_drained(timeout_s=60)
     found = await count_day(market, load.tally, day)
-    print(f"\n{waiting} rows waited; {found}; {serves} {answers}")
+    print(f"\n{waiting} rows waited, drained in {drained_s:.1f} s; {found}; {serves} {answers}")
     assert waiting > 100
     assert answers.keys() <= {"impression accepted", "impression duplicate", "click 302"}
     assert serves.keys() <= {"served", "budget_exhausted", "no_candidates"}
@@ -173,14 +170,14 @@ async def test_poison_and_a_repeated_stretch_of_the_topic_change_no_count(
     ads = list(market.budgets_micros)
     stranger, late = ad_event(new_id(), day), ad_event(ads[0], closed)
     async with load.running(), AIOKafkaProducer(bootstrap_servers=system.settings.kafka_brokers) as producer:
-        await asyncio.sleep(2)
+        await load.goes_on()
         for key in (b"1", b"2"):
             await producer.send_and_wait(AD_EVENTS, b"this is not Avro", key=key)
             await producer.send_and_wait(AD_EVENTS, b"\xc3\x01" + b"\x07" * 40, key=key)
             await producer.send_and_wait(AD_EVENTS, None, key=key)
         await send_event(producer, stranger)
         await send_event(producer, late)
-        await asyncio.sleep(1)
+        await load.goes_on(30)
         repeated = 0
         async for batch in read_topic(connection(system.settings), AD_EVENTS):
             for record in batch[-400:]:
@@ -188,7 +185,7 @@ async def test_poison_and_a_repeated_stretch_of_the_topic_change_no_count(
                 repeated += 1
         old = await system.kill("worker")  # in the midst of it
         await system.back("worker", old)
-        await asyncio.sleep(1)
+        await load.goes_on(30)
     found = await count_day(market, load.tally, day)
     print(f"\n{repeated} records repeated; {found}")
     assert not found.wrong, found.wrong[:20]
