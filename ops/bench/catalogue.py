@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from ops.bench.results import Plan, Result
+from ops.stack.errors import StackError
 
 BENCHES: Final = {
     "worker": "ops.bench.worker",
@@ -19,11 +20,16 @@ BENCHES: Final = {
 }
 
 
-def run(names: Sequence[str], plan: Plan) -> list[Result]:
-    """Run benches by name, one after the other, each imported when its turn comes."""
+def run(names: Sequence[str], plan: Plan) -> tuple[list[Result], list[str]]:
+    """Run benches by name, one after the other, each imported when its turn comes; results, and those that failed."""
     results: list[Result] = []
+    failed: list[str] = []
     for name in names:
         plan.say(f"{name}: starting")
         bench = importlib.import_module(BENCHES[name])
-        results += asyncio.run(bench.run(plan))
-    return results
+        try:
+            results += asyncio.run(bench.run(plan))
+        except StackError as exc:
+            plan.say(f"{name}: {exc}")
+            failed.append(name)
+    return results, failed

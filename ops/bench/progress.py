@@ -1,4 +1,4 @@
-"""How far a contender is: it prints lines, and the bench reads them. `progress NANOSECONDS SEEN COUNTED`, at last `end`."""
+"""How far a contender is: it prints `progress NANOSECONDS SEEN COUNTED`, at last `end`, and the bench reads it."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ class Counting:
         self._app, self._dedupe, self._events = app, dedupe, events
         self._progress = Progress()
 
-    def __call__(self, record: bytes, state: State) -> None:
+    def __call__(self, record: bytes, state: State[str, Any]) -> None:
         columns = unpack(decode_dict(record)[1])
         self._progress.add(len(columns.kind), self._count(columns, state))
         self._progress.say()
@@ -33,7 +33,7 @@ class Counting:
             self._progress.end()
             self._app.stop()
 
-    def _count(self, columns: Columns, state: State) -> int:
+    def _count(self, columns: Columns, state: State[str, Any]) -> int:
         new = 0
         for jti, ad, kind, iat_s, cost in zip(
             columns.jti, columns.ad, columns.kind, columns.iat_s, columns.cost_micros, strict=True

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any, Final
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from ops.bench.targets import TARGETS, Target
@@ -101,14 +102,16 @@ def percentile(values: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
-MARKS: Final = {True: "[green]yes[/]", False: "[red]no[/]", None: ""}
+MARKS: Final = {True: "yes", False: "NO", None: ""}
+HEADINGS: Final = ("measure", "median", "lowest … highest", "unit", "against", "ratio", "target", "met", "")
+RIGHT: Final = ("median", "lowest … highest", "ratio")
 
 
 def to_table(results: Iterable[Result]) -> Table:
     """A table for people: medians, with the lowest and highest round behind them."""
-    table = Table(title="packstream bench", title_justify="left", expand=False)
-    for heading in ("measure", "median", "lowest … highest", "unit", "against", "ratio", "target", "met", "note"):
-        table.add_column(heading, justify="right" if heading in ("median", "lowest … highest", "ratio") else "left")
+    table = Table(title="packstream bench", title_justify="left", box=SIMPLE_HEAD)
+    for heading in HEADINGS:
+        table.add_column(heading, justify="right" if heading in RIGHT else "left", no_wrap=True)
     for result in results:
         table.add_row(
             result.name,

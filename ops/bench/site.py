@@ -26,10 +26,12 @@ from ops.stack.processes import Command, spawn
 from ops.stack.units import last_line
 from ops.topics import ensure_topics
 
-BROKER_JVM: Final = "-Xms768m -Xmx768m"  #: the local stack's is small and quick to start; here it must not be what bounds
+BROKER_JVM: Final = (
+    "-Xms768m -Xmx768m"  #: the local stack's is small and quick to start; here it must not be what bounds
+)
 READY_S: Final = 90.0
 STOP_S: Final = 20.0
-QUIET: Final = {"LOG_LEVEL": "info", "LOG_FORMAT": "json", "PACKSTREAM_ENV": "test", "RATE_LIMIT_SCALE": "1000000"}
+QUIET: Final = {"LOG_LEVEL": "info", "LOG_FORMAT": "json", "PACKSTREAM_ENV": "test", "RATE_LIMIT_SCALE": "10000"}
 
 
 @dataclass(frozen=True)

@@ -54,9 +54,7 @@ STREAMS_DEDUPE, STREAMS_EOS_DEDUPE = f"{STREAMS}, dedupe", f"{STREAMS_EOS}, dedu
 ALL: Final = (LOOP, LOOP_DEDUPE, QUIX, QUIX_DEDUPE, STREAMS, STREAMS_EOS, STREAMS_DEDUPE, STREAMS_EOS_DEDUPE)
 
 FULL: Final = Size(rounds=3, ads=10_000, events=1_500_000, contender_events=600_000, contenders=ALL)
-QUICK: Final = Size(
-    rounds=1, ads=200, events=60_000, contender_events=30_000, contenders=(LOOP_DEDUPE, QUIX, STREAMS)
-)
+QUICK: Final = Size(rounds=1, ads=200, events=60_000, contender_events=30_000, contenders=(LOOP_DEDUPE, QUIX, STREAMS))
 MODES: Final = {False: "count", True: "dedupe"}
 
 NOTES: Final = {
@@ -106,9 +104,7 @@ class Topic:
         await make_ads(found.settings, ads)
         noon = datetime.now(UTC).replace(hour=12, minute=0, second=0, microsecond=0)
         start_s = int(noon.timestamp())
-        filling = await fill(
-            found.brokers, ads, events=size.events, shards=found.settings.ad_shards, start_s=start_s
-        )
+        filling = await fill(found.brokers, ads, events=size.events, shards=found.settings.ad_shards, start_s=start_s)
         plan.say(f"worker: {filling.events:,} events of {size.ads:,} ads in {filling.records:,} records and ticks")
         return cls(found, filling, start_s // DAY_S)
 

@@ -17,7 +17,7 @@ from ops.bench.catalogue import BENCHES, run
 from ops.bench.results import Plan, Result, to_json, to_table
 
 ALL = "all"
-TABLE_WIDTH_MIN = 200
+TABLE_WIDTH = 250
 
 
 @click.command()
@@ -36,13 +36,16 @@ def bench(names: tuple[str, ...], quick: bool, json_file: Path | None) -> None:
         click.echo(f"[{time.monotonic() - started:6.1f} s] {line}", err=True)
 
     wanted = list(BENCHES) if not names or ALL in names else list(dict.fromkeys(names))
-    results = run(wanted, Plan(quick=quick, say=say))
+    results, failed = run(wanted, Plan(quick=quick, say=say))
     if json_file:
         json_file.write_text(json.dumps(report(results, quick=quick), indent=1) + "\n")
-    console = Console()
-    console.print(to_table(results), width=max(console.width, TABLE_WIDTH_MIN) if not console.is_terminal else None)
+    Console(width=TABLE_WIDTH).print(to_table(results), soft_wrap=True)
     missed = [result for result in results if result.met is False]
-    click.echo(f"{len(results)} measures, {len(missed)} of them beside their target, {time.monotonic() - started:.0f} s")
+    click.echo(
+        f"{len(results)} measures, {len(missed)} of them beside their target, {time.monotonic() - started:.0f} s"
+    )
+    if failed:
+        raise click.ClickException(f"could not be measured: {', '.join(failed)}")
 
 
 def report(results: list[Result], *, quick: bool) -> dict[str, object]:
