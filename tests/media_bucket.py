@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
+from sqlalchemy.ext.asyncio import AsyncSession
 
+from models.database import make_engine, make_sessions
 from models.media.gateway import GcsStore
 from ops.object_store import object_store
 from ops.settings import Settings
@@ -39,6 +41,11 @@ def fake_gcs(root: Path) -> Iterator[str]:
         asyncio.run(stack_down(data, ("gcs",)))
 
 
+def make_bucket(endpoint: str, name: str) -> None:
+    """Another bucket in the fake GCS."""
+    httpx.post(f"{endpoint}/storage/v1/b", params={"project": "local"}, json={"name": name}).raise_for_status()
+
+
 @contextmanager
 def bucket_of(settings: Settings) -> Iterator[GcsStore]:
     """The bucket, as the processes see it."""
@@ -47,6 +54,17 @@ def bucket_of(settings: Settings) -> Iterator[GcsStore]:
         yield store
     finally:
         store.close()
+
+
+@asynccontextmanager
+async def as_owner(api: Api) -> AsyncIterator[AsyncSession]:
+    """A transaction of the database's owner, as agents and housekeeping have."""
+    engine = make_engine(api.services.settings.sqlalchemy_url, pool_size=1, application="test")
+    try:
+        async with make_sessions(engine).begin() as tx:
+            yield tx
+    finally:
+        await engine.dispose()
 
 
 def announcement(kind: str = "product", **changes: Any) -> dict[str, Any]:
@@ -82,10 +100,12 @@ async def push(api: Api, name: str, **changes: Any) -> httpx.Response:
     return await api.http.post(PUSH, json=push_body(name, **changes))
 
 
-async def uploaded(api: Api, person: Person, kind: str = "product", **changes: Any) -> dict[str, Any]:
+async def uploaded(
+    api: Api, person: Person, kind: str = "product", bucket: str = "packstream-media", **changes: Any
+) -> dict[str, Any]:
     """Media with content."""
     made = await announce(api, person, kind, **changes)
     assert (await put(made["upload"], CONTENT[made["media"]["content_type"]])).status_code == 200
-    assert (await push(api, object_name(made, person))).status_code == 204
+    assert (await push(api, object_name(made, person), bucket=bucket)).status_code == 204
     media: dict[str, Any] = made["media"]
     return media

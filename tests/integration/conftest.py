@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
 from ops.settings import Settings
 from tests.api_driver import Api, running
 from tests.local_stack import Database, Stack, settings_for
+from tests.media_bucket import fake_gcs
 
 
 @pytest.fixture
@@ -35,3 +36,10 @@ async def alone(alone_settings: Settings) -> AsyncIterator[Api]:
     """An API on a database of this test alone."""
     async with running(alone_settings) as started:
         yield started
+
+
+@pytest.fixture(scope="session")
+def gcs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a fake GCS for the whole run; news of uploads go nowhere, tests push them."""
+    with fake_gcs(tmp_path_factory.mktemp("gcs")) as endpoint:
+        yield endpoint

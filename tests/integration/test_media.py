@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -27,20 +27,14 @@ from tests.media_bucket import (
     PUSH,
     announce,
     announcement,
+    as_owner,
     bucket_of,
-    fake_gcs,
     object_name,
     push,
     push_body,
     put,
     uploaded,
 )
-
-
-@pytest.fixture(scope="module")
-def gcs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with fake_gcs(tmp_path_factory.mktemp("gcs")) as endpoint:
-        yield endpoint
 
 
 @pytest.fixture
@@ -61,7 +55,7 @@ async def person(api: Api) -> Person:
 
 async def events(api: Api, media_id: str) -> list[Any]:
     """What was published about the media, decoded."""
-    async with api.services.transaction() as tx:
+    async with as_owner(api) as tx:
         query = select(OutboxEvent.payload).where(OutboxEvent.aggregateid == media_id)
         return [decode(payload) for payload in await tx.scalars(query.order_by(OutboxEvent.seq))]
 
@@ -297,7 +291,7 @@ async def test_deletion_takes_the_row_and_publishes_the_objects(api: Api, person
     _, event = await events(api, media["id"])
     assert isinstance(event, MediaDeleted)
     assert event.object_names == [f"{person.store['id']}/{media['id']}/original"]
-    async with api.services.transaction() as tx:
+    async with as_owner(api) as tx:
         row = await tx.get_one(MediaDeletion, UUID(media["id"]))
         assert (row.status, row.reason) == ("pending", "deleted")
 
@@ -306,7 +300,7 @@ async def attached(
     api: Api, person: Person, media_id: str, entity_type: EntityType, slot: Slot, *, entity_id: UUID | None = None
 ) -> UUID:
     entity_id = entity_id or uuid4()
-    async with api.services.transaction() as tx:
+    async with as_owner(api) as tx:
         await writes.attach(
             tx,
             media_id=UUID(media_id),
@@ -337,11 +331,11 @@ async def test_licences_and_certificates_protect_their_media(
     entity_id = await attached(api, person, media["id"], entity_type, slot)
     if protected:
         problem(await client.delete(path), 409, "media_protected")
-        async with api.services.transaction() as tx:
+        async with as_owner(api) as tx:
             gone = await writes.detach_entity(tx, entity_type=entity_type, entity_id=entity_id)
             assert gone == [UUID(media["id"])]
     assert (await client.delete(path)).status_code == 204
-    async with api.services.transaction() as tx:
+    async with as_owner(api) as tx:
         query = select(MediaAttachment).where(MediaAttachment.media_id == UUID(media["id"]))
         assert (await tx.scalars(query)).all() == []
 
@@ -364,7 +358,7 @@ async def test_deletion_and_attachment_at_once_leave_no_loose_end(api: Api, pers
         attachment = attached(api, person, media["id"], EntityType.PRODUCT, Slot.COA)
         answer, _ = await asyncio.gather(deletion, attachment, return_exceptions=True)
         assert isinstance(answer, httpx.Response)
-        async with api.services.transaction() as tx:
+        async with as_owner(api) as tx:
             row = await tx.get(Media, UUID(media["id"]))
             query = select(MediaAttachment).where(MediaAttachment.media_id == UUID(media["id"]))
             uses = (await tx.scalars(query)).all()
