@@ -7,7 +7,10 @@ import random
 from typing import Final
 
 import asyncpg
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from models.errors import Unavailable
 
 DATABASE_GONE: Final = (
     OSError,
@@ -19,8 +22,27 @@ DATABASE_GONE: Final = (
 )
 """What a lost or refused connection, or a statement that Postgres broke off, raises."""
 
+PASSING_SQLSTATES: Final = ("08", "53", "57P", "40", "55P03")
+"""Connection lost, out of resources, shutting down or starting, deadlock or serialization, a lock that others hold."""
+
 BACKOFF_S: Final = 0.1
 BACKOFF_MAX_S: Final = 3.0
+
+
+def passing(exc: BaseException) -> bool:
+    """Whether the same thing may go well later: a part is away, or others were in the way."""
+    match exc:
+        case DBAPIError():
+            return exc.connection_invalidated or _passing_state(exc.orig)
+        case asyncpg.PostgresError():
+            return _passing_state(exc)
+    return isinstance(
+        exc, (Unavailable, PoolTimeoutError, OSError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+    )
+
+
+def _passing_state(exc: BaseException | None) -> bool:
+    return str(getattr(exc, "sqlstate", None) or "").startswith(PASSING_SQLSTATES)
 
 
 async def wait_for(stop: asyncio.Event, seconds: float) -> None:

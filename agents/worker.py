@@ -16,28 +16,42 @@ from faust.types import TP
 from prometheus_client import start_http_server
 from sqlalchemy.exc import SQLAlchemyError
 
-from agents import media
+from agents import kafka, media, notifications
 from agents.ad_counters import AdCounters
 from agents.app import create_app, own_store
+from agents.mailer import Mailer
 from agents.runtime.bulk import BulkAgent
 from agents.runtime.crash import restart
-from agents.runtime.effects import EffectAgent, Handler
+from agents.runtime.effects import After, EffectAgent, Handler
 from models import metadata
 from models.ads.gateway import CounterSink
 from models.clock import Clock
 from models.database import make_engine, make_sessions
+from models.identity.invites import InviteTokens
+from models.notifications.deliveries import Composer
+from models.notifications.unsubscribing import UnsubscribeTokens
 from models.redis import RedisLink
+from ops.email_sender import email_sender
 from ops.logs import configure_logs
 from ops.object_store import object_store
 from ops.settings import Settings
-from streams.topics import AD_COUNTERS, AD_EVENTS, MEDIA, MEDIA_TOPIC, PARTITION_COUNT
+from streams.topics import (
+    AD_COUNTERS,
+    AD_EVENTS,
+    MEDIA,
+    MEDIA_TOPIC,
+    NOTIFICATIONS,
+    NOTIFICATIONS_TOPIC,
+    PARTITION_COUNT,
+)
 from streams.watermarks import Grace
 
 log = structlog.get_logger(__name__)
 
-AGENTS: Final = (AD_COUNTERS, MEDIA)
+AGENTS: Final = (AD_COUNTERS, NOTIFICATIONS, MEDIA)
 CLOCK_POLL_S: Final = 0.1
 PACE_S: Final = 0.01  #: between transactions of a bulk agent: fewer, larger ones for a few ms of lag
+EFFECTS_BUFFER: Final = 16_384  #: records: more than one fetch, so that an agent that waits holds up no other
 STOP_TIMEOUT_S: Final = 15.0
 STALLED_S: Final = 60.0  #: a partition that has records but does not move for so long ends the process
 WATCH_S: Final = 5.0
@@ -61,8 +75,12 @@ class Worker:
         self.sessions = make_sessions(self.engine)
         self.grace = Grace(settings.ad_token_ttl_s, settings.clock_skew_s)
         self.bulk: list[BulkAgent] = []
+        self.effects: list[EffectAgent] = []
         if AD_COUNTERS in agents:
             self.bulk.append(self._ad_counters())
+        self.mailer: Mailer | None = None
+        if NOTIFICATIONS in agents:
+            self.mailer = self._notifications()
         if MEDIA in agents:
             store = object_store(settings)
             self._effects(MEDIA, MEDIA_TOPIC, media.handlers(store, self.clock.now))
@@ -91,18 +109,51 @@ class Worker:
         app.agent(topic, name=AD_COUNTERS, concurrency=1)(bulk.run)
         return bulk
 
-    def _effects(self, name: str, topic_name: str, handlers: Mapping[str, Handler]) -> None:
+    def _notifications(self) -> Mailer:
+        mailer = Mailer(
+            sessions=self.sessions,
+            sender=email_sender(self.settings),
+            composer=Composer(
+                self.settings.public_url,
+                InviteTokens(self.settings.jwt_keys),
+                UnsubscribeTokens(self.settings.jwt_keys),
+            ),
+            timeout_s=self.settings.email_timeout_s,
+            now=self.clock.now,
+        )
+        found = notifications.handlers(self.clock.now)
+        self._effects(NOTIFICATIONS, NOTIFICATIONS_TOPIC, found, {"email_requested": mailer.wake})
+        return mailer
+
+    def _effects(
+        self,
+        name: str,
+        topic_name: str,
+        handlers: Mapping[str, Handler],
+        after: Mapping[str, After] | None = None,
+    ) -> None:
         """A low-rate agent on one topic."""
         topic = self.app.topic(
-            topic_name, key_type=bytes, value_type=bytes, value_serializer="raw", key_serializer="raw"
+            topic_name,
+            key_type=bytes,
+            value_type=bytes,
+            value_serializer="raw",
+            key_serializer="raw",
+            maxsize=EFFECTS_BUFFER,
         )
-        agent = EffectAgent(self.app, name, sessions=self.sessions, handlers=handlers)
+        connection = kafka.connection(self.settings)
+        agent = EffectAgent(
+            self.app, name, sessions=self.sessions, handlers=handlers, after=after, connection=connection
+        )
         self.app.agent(topic, name=name, concurrency=1)(agent.run)
+        self.effects.append(agent)
 
     async def _start(self) -> None:
         await self.link.connect()
         if self.settings.test_clock:
             self.app.add_future(self._follow_clock())
+        if self.mailer is not None:
+            self.app.add_future(self.mailer.run())
         self.app.add_future(self._say_ready())
 
     async def _follow_clock(self) -> None:
@@ -132,6 +183,9 @@ class Worker:
         last: dict[tuple[int, int], tuple[int, float]] = {}
         while not self.app.should_stop:
             await asyncio.sleep(WATCH_S)
+            for agent in self.effects:
+                if agent.busy_s() > STALLED_S:
+                    restart(self.app, f"{agent.name} hangs in one try")
             for n, bulk in enumerate(self.bulk):
                 for partition, owner in bulk.owned().items():
                     end = self.app.consumer.highwater(TP(bulk.store.source_topic, partition)) or 0

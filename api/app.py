@@ -23,7 +23,23 @@ from api.media_services import run_media
 from api.metrics import RequestMetrics
 from api.middleware import Edge, EdgeRules
 from api.openapi import describe
-from api.routes import admin, ads, auth, dead_letters, health, licenses, media, members, ops, stores, users, vendor_ads
+from api.routes import (
+    admin,
+    ads,
+    auth,
+    dead_letters,
+    emails,
+    health,
+    licenses,
+    media,
+    members,
+    notifications,
+    ops,
+    stores,
+    unsubscribe,
+    users,
+    vendor_ads,
+)
 from api.services import Part, follow_clock, open_services
 from models.errors import PackstreamError
 from ops.settings import Settings
@@ -40,10 +56,13 @@ ROUTERS: Final[Sequence[APIRouter]] = (
     media.webhook_router,
     licenses.router,
     licenses.admin_router,
+    notifications.router,
+    unsubscribe.router,
     vendor_ads.router,
     admin.router,
     ops.router,
     dead_letters.router,
+    emails.router,
 )
 TEST_ROUTERS: Final[Sequence[APIRouter]] = (admin.test_router, ops.test_router)  #: not in production
 PARTS: Final[Sequence[Part]] = (follow_clock, run_media, run_ads)

@@ -35,6 +35,7 @@ Headers = list[tuple[bytes, bytes]]
 
 PLAIN_TOKEN: Final = re.compile(rb"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}")
 IDEMPOTENCY_KEY: Final = re.compile(rb"[\x21-\x7e]{1,255}")
+OTHER_BODIES: Final = ("/webhooks/", "/unsubscribe")  #: paths to which others than our clients post
 JSON_TYPES: Final = (b"application/json", b"application/problem+json")
 SECURITY_HEADERS: Final[Headers] = [
     (b"x-content-type-options", b"nosniff"),
@@ -130,7 +131,7 @@ class Edge:
         length = int(frame.get(b"content-length", b"0"))
         if length > self._rules.body_bytes_max:
             raise PayloadTooLarge
-        if (length or chunked) and not scope["path"].startswith("/webhooks/"):
+        if (length or chunked) and not scope["path"].startswith(OTHER_BODIES):
             kind = frame.get(b"content-type", b"").partition(b";")[0].strip().lower()
             if kind not in JSON_TYPES:
                 raise UnsupportedMediaType

@@ -13,7 +13,7 @@ from sqlalchemy import Select, func, select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from models import audit, outbox
+from models import audit, inbox, outbox
 from models.dead_letters import BEHIND, RELAY, REPLAY_HEADER, DeadLetter, DeadLetterStatus, unsettled
 from models.errors import NotFound, StateConflict
 from models.outbox import WAITING_LANE, OutboxEvent, OutboxFailure
@@ -106,7 +106,7 @@ async def replay(tx: AsyncSession, which: Sequence[UUID] | Filter, *, actor: str
     """
     letters = await _lock(tx, which)
     done = []
-    for letter in sorted(letters, key=lambda item: (item.source, item.topic, item.key, item.partition, item.offset)):
+    for letter in sorted(letters, key=_turn):
         outcome = await _replay_one(tx, letter)
         if outcome is ReplayOutcome.REPLAYED:
             _decide(tx, letter, DeadLetterStatus.REPLAYED, actor=actor, now=now)
@@ -114,9 +114,15 @@ async def replay(tx: AsyncSession, which: Sequence[UUID] | Filter, *, actor: str
     return done
 
 
+def _turn(letter: DeadLetter) -> tuple[str, str, str, int, UUID]:
+    """The order within a key: of a relay's letters that of the outbox; an agent's move on when parked again."""
+    return letter.source, letter.topic, letter.key, letter.offset if letter.source == RELAY else 0, letter.id
+
+
 async def discard(tx: AsyncSession, letter_id: UUID, *, reason: str, actor: str, now: datetime) -> DeadLetter:
     """Give a parked letter up for good, audited; what waits behind it goes on, in order.
 
+    For the agent the event counts as met, so that it has no effect whenever it should come again.
     Raises NotFound, and StateConflict when it is not parked.
     """
     (letter,) = await _lock(tx, [letter_id])
@@ -126,6 +132,8 @@ async def discard(tx: AsyncSession, letter_id: UUID, *, reason: str, actor: str,
     if letter.source == RELAY:
         await _wake(tx, letter)
     else:
+        if letter.event_id is not None:
+            await inbox.first_time(tx, letter.source, letter.event_id, wall=now)
         await tx.flush()
         await _release_next(tx, letter, now=now)
     return letter

@@ -149,8 +149,17 @@ def unsettled(source: str, topic: str, key: str) -> Select[UUID]:
 
 
 async def blocks(tx: AsyncSession, source: str, topic: str, key: str, *, replay_of: UUID | None) -> bool:
-    """Whether a record of this key has to wait. A replayed one waits only for letters older than its own."""
+    """Whether a record of this key has to wait. A replayed one waits only for letters older than its own.
+
+    The letter that it waits for stays as it is until the transaction ends: who decides on it meanwhile sees, when
+    their turn comes, the letter that waits behind it.
+    """
     query = unsettled(source, topic, key)
     if replay_of is not None:
         query = query.where(DeadLetter.id < replay_of)
-    return (await tx.execute(query.limit(1))).first() is not None
+    return (await tx.execute(query.limit(1).with_for_update(read=True))).first() is not None
+
+
+async def source_of(tx: AsyncSession, letter_id: UUID) -> str | None:
+    """Who wrote a letter; None when there is none such."""
+    return await tx.scalar(select(DeadLetter.source).where(DeadLetter.id == letter_id))

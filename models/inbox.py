@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import Text
+from sqlalchemy import Text, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
@@ -26,3 +26,9 @@ async def first_time(tx: AsyncSession, consumer: str, event_id: UUID, *, wall: d
     statement = insert(InboxEntry).values(consumer=consumer, event_id=event_id, received_at=wall)
     done = await tx.execute(statement.on_conflict_do_nothing().returning(InboxEntry.event_id))
     return done.first() is not None
+
+
+async def is_known(tx: AsyncSession, consumer: str, event_id: UUID) -> bool:
+    """Whether the event's effect has happened already; leaves no mark."""
+    query = select(InboxEntry.event_id).where(InboxEntry.consumer == consumer, InboxEntry.event_id == event_id)
+    return await tx.scalar(query) is not None

@@ -7,6 +7,7 @@ from models.database import Base
 from models.identity import tables as identity
 from models.licensing import tables as licensing
 from models.media import tables as media
+from models.notifications import tables as notifications
 from models.stores import tables as stores
 
 metadata = Base.metadata
@@ -23,6 +24,7 @@ __all__ = [
     "licensing",
     "media",
     "metadata",
+    "notifications",
     "outbox",
     "stores",
 ]

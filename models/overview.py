@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.ads import overview as ads
 from models.dead_letters import DeadLetter, DeadLetterStatus
+from models.notifications import reads as notifications
 from models.outbox import OutboxEvent, OutboxFailure
 
 
@@ -19,6 +20,7 @@ async def read(tx: AsyncSession, *, now: datetime, wall: datetime) -> dict[str, 
         "now": now,
         "relay": await _relay(tx, wall=wall),
         "dead_letters": await _dead_letters(tx),
+        "emails": await notifications.deliveries_by_status(tx),
         "gate": await ads.gate(tx),
         "days": await ads.days(tx),
     }

@@ -45,7 +45,13 @@ class Settings(BaseSettings):
     gcs_webhook_email: str | None = Field(None, description="account that Pub/Sub pushes as; unset: any of Google's")
     bigquery_endpoint: str | None = Field(None, description="emulator; unset: Google's")
     stripe_api_base: str | None = Field(None, description="mock; unset: Stripe's")
-    smtp_url: str | None = Field(None, description="smtp://host:port; unset: e-mail is logged")
+    smtp_url: str | None = Field(
+        None, repr=False, description="smtp(s)://[user:password@]host[:port]; without it and a SendGrid key: logged"
+    )
+    sendgrid_api_base: str = Field("https://api.sendgrid.com", description="SendGrid's API")
+    email_from: str = Field("packstream <no-reply@packstream.localhost>", description="the sender of all e-mail")
+    email_timeout_s: float = Field(30.0, gt=0, le=300, description="of one attempt to send an e-mail")
+    public_url: str = Field("http://127.0.0.1:8080", description="where links in e-mails lead")
     port: int = Field(8080, ge=1, le=65535, description="the API's port")
     host: str = Field("127.0.0.1", description="the address the API listens on")
     data_dir: str = Field(".packstream", description="RocksDB and other local state of this process")
@@ -54,6 +60,7 @@ class Settings(BaseSettings):
     gcs_credentials_json: str | None = Field(None, repr=False, description="service account key, or its path")
     gcs_webhook_token: str = Field("dev-gcs-webhook-token", repr=False, description="in dev and test")
     stripe_webhook_secret: str = Field("whsec_dev", repr=False)
+    sendgrid_api_key: str | None = Field(None, repr=False, description="set: e-mail goes through SendGrid")
     jwt_keys: Annotated[SigningKeys, NoDecode] = Field(default=DEV_JWT_KEYS, validate_default=True, repr=False)
     ad_token_keys: Annotated[SigningKeys, NoDecode] = Field(
         default=DEV_AD_TOKEN_KEYS, validate_default=True, repr=False
@@ -103,6 +110,13 @@ class Settings(BaseSettings):
     worker_session_s: float = Field(6.0, ge=1, description="Kafka session timeout of the agents")
     worker_metrics_port: int = Field(0, ge=0, le=65535, description="Prometheus; 0: none")
 
+    @field_validator("public_url")
+    @classmethod
+    def _web_address(cls, url: str) -> str:
+        if not url.startswith(("http://", "https://")):
+            raise ValueError("expected http://… or https://…")
+        return url.rstrip("/")
+
     @field_validator("jwt_keys", "ad_token_keys", mode="before")
     @classmethod
     def _parse_keys(cls, text: object) -> object:
@@ -122,6 +136,15 @@ class Settings(BaseSettings):
                 raise ValueError(
                     "set " + ", ".join(w.upper() for w in weak) + ": the built-in values are for development"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _mail_needs_its_own_names(self) -> Settings:
+        if self.packstream_env == "prod" and (self.smtp_url or self.sendgrid_api_key):
+            fields = type(self).model_fields
+            unset = [name for name in ("email_from", "public_url") if getattr(self, name) == fields[name].default]
+            if unset:
+                raise ValueError("set " + ", ".join(name.upper() for name in unset) + ": e-mails carry them")
         return self
 
     @property

@@ -9,6 +9,8 @@ from schemas.registry import PARTITIONS, TOPICS
 APP_ID: Final = "packstream"
 AD_EVENTS: Final = TOPICS["ads.events"].name
 AD_COUNTERS: Final = "ad_counters"  #: agent and table
+NOTIFICATIONS_TOPIC: Final = TOPICS["notifications"].name
+NOTIFICATIONS: Final = "notifications"  #: agent
 MEDIA_TOPIC: Final = TOPICS["media"].name
 MEDIA: Final = "media"  #: agent
 AD_COUNTERS_CHANGELOG: Final = f"{APP_ID}-{AD_COUNTERS}-changelog"

@@ -15,6 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from agents.housekeeping.metrics import TICKS, TICKS_MISSED
+from agents.housekeeping.notifications import TURN_BY_TEST_CLOCK_S, TURN_S, forget_notifications
 from agents.housekeeping.reaper import Reaper
 from models import outbox_partitions as partitions
 from models.ads.engine import tick
@@ -57,6 +58,8 @@ class Chores:
         self._clock = Clock()
         now_s = time.monotonic()
         self._chores = [Chore("partitions", PARTITIONS_S, self._keep_partitions, now_s)]
+        forget_s = TURN_BY_TEST_CLOCK_S if settings.test_clock else TURN_S
+        self._chores.append(Chore("notifications", forget_s, self._forget_notifications, now_s))
         if settings.relay_kind == "debezium":
             reaper = Reaper(transaction, archive_ad_batches=settings.archive_ad_batches)
             self._chores.append(Chore("reap", REAP_S, reaper.reap, now_s))
@@ -97,6 +100,10 @@ class Chores:
             log.warning("tick_missed", shard=shard)
         else:
             TICKS.inc()
+
+    async def _forget_notifications(self) -> None:
+        async with self._transaction() as tx:
+            await forget_notifications(tx, now=self._clock.now(), wall=datetime.now(UTC))
 
     async def _keep_partitions(self) -> None:
         """Make the archive's next partitions and drop the old ones, each in a transaction of its own."""

@@ -7,11 +7,11 @@ drained from the agent's channel, folded in plain Python, made durable, shown ou
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Final, Protocol, TypeVar
 
 from agents.runtime.changelog import FencedError
+from agents.runtime.channel import drain
 from agents.runtime.crash import restart
 from agents.runtime.store import POSITION_KEY, FencedStore, Ownership, StateReader
 
@@ -59,7 +59,7 @@ class BulkAgent:
 
     async def run(self, stream: Any) -> None:
         """The agent's body. It never lets an exception out: Faust would acknowledge what was lost."""
-        async for batch in self._drain(stream):
+        async for batch in drain(self._app, stream, records_max=BATCH_RECORDS):
             try:
                 await asyncio.gather(*(self._handle(p, events) for p, events in batch.items()))
             except Exception as exc:
@@ -118,28 +118,3 @@ class BulkAgent:
             owner.expected = max(owner.expected, offset + 1)
         fresh = {e.message.offset: e.message for e in events if e.message.offset > owner.position}
         return [fresh[offset] for offset in sorted(fresh)]
-
-    async def _drain(self, stream: Any) -> AsyncIterator[dict[int, list[Any]]]:
-        """Everything that waits in the agent's channel, by partition, without Faust's work per event."""
-        app, queue, unacked = self._app, stream.channel.queue, self._app.consumer.unacked
-        # Faust clears managed queues when it resumes, *after* it has let the first records in. Records from before
-        # a rebalance are told by their generation here, so nothing needs clearing.
-        app.flow_control._queues.discard(queue)
-        await stream.maybe_start()
-        while not stream.should_stop:
-            batch: dict[int, list[Any]] = defaultdict(list)
-            for n in range(BATCH_RECORDS):
-                if n and queue.empty():
-                    break
-                try:
-                    event = await queue.get() if n == 0 else queue.get_nowait()
-                except StopAsyncIteration:  # thrown into the queue when the agent stops
-                    return
-                message = event.message
-                if message.generation_id != app.consumer_generation_id or not app.flow_control.is_active():
-                    continue
-                message.tracked = True
-                unacked.add(message)
-                batch[message.partition].append(event)
-            if batch:
-                yield batch

@@ -31,6 +31,7 @@ from faust.stores.rocksdb import Store
 from faust.types import TP
 
 from agents.runtime.changelog import ChangelogWriter, Changes
+from agents.runtime.channel import first_real_offset
 from agents.runtime.crash import restart
 
 log = structlog.get_logger(__name__)
@@ -278,11 +279,7 @@ class FencedStore(Store):
 
     async def next_source_offset(self, partition: int, offset: int) -> int:
         """Offset of the first source record at or after `offset` that really exists."""
-        async with self._consumer("read_uncommitted") as consumer:
-            tp = TopicPartition(self.source_topic, partition)
-            consumer.assign([tp])
-            consumer.seek(tp, offset)
-            return int((await consumer.getone()).offset)
+        return await first_real_offset(self.connection, self.source_topic, partition, offset)
 
 
 STORES["fenced"] = "agents.runtime.store:FencedStore"  # Faust's registry of stores by URL scheme

@@ -16,8 +16,10 @@ from api.pictures import with_avatars
 from api.routes.auth import open_session
 from models.errors import InvalidCredentials
 from models.identity import memberships, reads
+from models.identity.invites import InviteTokens
 from models.identity.reads import Member
 from models.identity.rules import StoreRole, choose_store
+from models.tenancy import as_service
 from schemas.http.identity import (
     AcceptInvite,
     Invite,
@@ -52,6 +54,7 @@ async def list_members(member: StoreMember, services: Process, tx: Tx, page: Pag
 @router.post("/invite", status_code=201)
 async def invite(body: Invite, manager: Manager, services: Process, tx: Tx, now: Now) -> Envelope[Invited]:
     """Put someone in the store; the token lets them set a password and sign in."""
+    await as_service(tx)  # who is invited may be known from another store
     made = await memberships.invite(
         tx,
         manager.store_id,
@@ -60,6 +63,7 @@ async def invite(body: Invite, manager: Manager, services: Process, tx: Tx, now:
         last_name=body.last_name,
         role=StoreRole(body.role),
         inviter_id=manager.user_id,
+        tokens=InviteTokens(services.settings.jwt_keys),
         now=now,
     )
     await services.logins.unbar(manager.store_id, made.user.id)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import secrets
 from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
@@ -11,12 +9,14 @@ from uuid import UUID
 from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from models import audit
+from models import audit, outbox
 from models.database import new_id
 from models.errors import AlreadyExists, Conflict, Forbidden, NotFound
 from models.identity import reads, writes
+from models.identity.invites import InviteTokens, hash_of
 from models.identity.rules import INVITE_TTL, Role, StoreRole, check_grant, check_removal
 from models.identity.tables import Invite, Membership, User
+from schemas.records import EmailRequested
 
 
 class Invitation(NamedTuple):
@@ -36,9 +36,10 @@ async def invite(
     last_name: str,
     role: StoreRole,
     inviter_id: UUID,
+    tokens: InviteTokens,
     now: datetime,
 ) -> Invitation:
-    """Put someone in a store, known or new; audited.
+    """Put someone in a store, known or new; audited. The token goes to them by e-mail.
 
     Forbidden where the inviter's role does not reach, AlreadyExists for a member, an agent or an administrator.
     """
@@ -52,10 +53,11 @@ async def invite(
     if user.id in members or user.role != Role.USER:
         raise AlreadyExists("this person has a place already")
     membership = await writes.add_member(tx, store_id, user.id, role, now=now)
-    token = secrets.token_urlsafe(32)
+    invite_id = new_id()
+    token = tokens.make(invite_id)
     tx.add(
         Invite(
-            id=new_id(),
+            id=invite_id,
             store_id=store_id,
             user_id=user.id,
             token_hash=hash_of(token),
@@ -65,7 +67,21 @@ async def invite(
         )
     )
     _audit(tx, "member.invited", store_id, user.id, inviter_id, [None, role.value], now)
+    await outbox.append(tx, _email(invite_id, store_id, user.id, inviter_id, now))
     return Invitation(user, membership, token)
+
+
+def _email(invite_id: UUID, store_id: UUID, user_id: UUID, inviter_id: UUID, now: datetime) -> EmailRequested:
+    """Whoever sends it makes the token anew: it is in no event."""
+    return EmailRequested(
+        event_id=new_id(),
+        occurred_at=now,
+        actor=f"user:{inviter_id}",
+        store_id=store_id,
+        user_id=user_id,
+        template="invite",
+        values={"invite_id": str(invite_id)},
+    )
 
 
 async def accept(tx: AsyncSession, token: str, *, password_hash: str, now: datetime) -> Invite:
@@ -102,11 +118,6 @@ async def remove(tx: AsyncSession, store_id: UUID, user_id: UUID, *, remover_id:
     await tx.delete(members[user_id])
     _audit(tx, "member.removed", store_id, user_id, remover_id, [role, None], now)
     await tx.flush()
-
-
-def hash_of(token: str) -> str:
-    """What is kept of an invite's token."""
-    return hashlib.sha256(token.encode()).hexdigest()
 
 
 def _role_of(members: dict[UUID, Membership], user_id: UUID) -> str:

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.errors import NotFound
 from models.identity.rules import StoreMembership, StoreRole
-from models.identity.tables import Membership, User
+from models.identity.tables import Invite, Membership, User
 from models.stores import reads as stores
 
 
@@ -70,6 +70,29 @@ async def lock_memberships(tx: AsyncSession, store_id: UUID) -> dict[UUID, Membe
     """All memberships of a store by user, locked until the transaction ends."""
     statement = select(Membership).where(Membership.store_id == store_id).order_by(Membership.user_id)
     return {m.user_id: m for m in await tx.scalars(statement.with_for_update())}
+
+
+async def managers_of(tx: AsyncSession, store_id: UUID) -> list[UUID]:
+    """Who runs a store: its owners and managers, as far as they have ever signed in."""
+    statement = (
+        select(Membership.user_id)
+        .join(User, User.id == Membership.user_id)
+        .where(Membership.store_id == store_id, User.password_hash.is_not(None))
+        .where(Membership.role.in_([StoreRole.OWNER, StoreRole.MANAGER]))
+    )
+    return list(await tx.scalars(statement.order_by(Membership.user_id)))
+
+
+async def member(tx: AsyncSession, store_id: UUID, user_id: UUID) -> Member | None:
+    """Someone in a store; None when they are not in it (any more)."""
+    statement = select(User, Membership).join(Membership, Membership.user_id == User.id)
+    found = (await tx.execute(statement.where(Membership.store_id == store_id, User.id == user_id))).one_or_none()
+    return None if found is None else Member(*found)
+
+
+async def invite(tx: AsyncSession, invite_id: UUID) -> Invite | None:
+    """An invite; None when it was taken back."""
+    return await tx.get(Invite, invite_id)
 
 
 def owners(memberships: dict[UUID, Membership]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -10,6 +11,12 @@ from string import Template
 from typing import Final, NamedTuple
 
 KEPT: Final = timedelta(days=30)
+DELIVERIES_KEPT: Final = timedelta(days=180)  #: far longer than the topic keeps requests, so none comes again
+SEND_ATTEMPTS_MAX: Final = 12  #: over some six hours
+SEND_BACKOFF: Final = timedelta(seconds=5)
+SEND_BACKOFF_MAX: Final = timedelta(hours=1)
+ADDRESS: Final = re.compile(r"<?[^\s<>@\"']+@[^\s<>@\"']+>?")
+INVITE: Final = "invite"  #: the one template that is no kind of notification
 
 
 class NotificationKind(StrEnum):
@@ -26,6 +33,18 @@ class NotificationKind(StrEnum):
     LICENSE_EXPIRING = "license_expiring"
     LICENSE_EXPIRED = "license_expired"
     SUBSCRIPTION_CHANGED = "subscription_changed"
+
+
+class DeliveryStatus(StrEnum):
+    """queued → sending → one of the rest; back to queued only while it is certain that nothing was sent."""
+
+    QUEUED = "queued"
+    SENDING = "sending"
+    SENT = "sent"
+    REFUSED = "refused"  #: for good, by the recipient's or our own server
+    FAILED = "failed"  #: put off too often
+    SKIPPED = "skipped"  #: not wanted (any more) when its turn came: unsubscribed, no member, invite used
+    UNKNOWN = "unknown"  #: it may have been sent, or not: shown to operators, never sent again
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,3 +113,20 @@ def text_of(kind: NotificationKind, values: Mapping[str, str]) -> Text:
     """The notification's title, body and link; a value that is missing stays as its name."""
     wording = WORDINGS[kind]
     return Text(*(Template(part).safe_substitute(values) for part in (wording.title, wording.body, wording.link)))
+
+
+def is_essential(template: str) -> bool:
+    """Whether nobody can unsubscribe from it: invites, and what a store's licence depends on."""
+    return template == INVITE or WORDINGS[NotificationKind(template)].essential
+
+
+def retry_after(attempts: int) -> timedelta | None:
+    """The pause after the attempt of this number; None: that was the last."""
+    if attempts >= SEND_ATTEMPTS_MAX:
+        return None
+    return min(SEND_BACKOFF * float(4 ** (attempts - 1)), SEND_BACKOFF_MAX)
+
+
+def without_addresses(text: str) -> str:
+    """A server's answer without the e-mail addresses in it."""
+    return ADDRESS.sub("<address>", text)

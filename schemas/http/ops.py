@@ -51,11 +51,12 @@ class DayOut(Shape):
 
 
 class Overview(Shape):
-    """The state of the streams in one look."""
+    """The state of the streams in one look. `emails`, by status: those `unknown` may have been sent, or not."""
 
     now: datetime
     relay: OutboxOut
     dead_letters: dict[str, int]
+    emails: dict[str, int]
     gate: list[GateOut]
     days: list[DayOut]
 
