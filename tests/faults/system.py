@@ -44,7 +44,7 @@ async def until(what: str, check: Callable[[], Awaitable[Any]], *, timeout_s: fl
 class System:
     """`packstream up` in a directory of its own, under /tmp so that Postgres' own user can get there."""
 
-    def __init__(self, command: Sequence[str] = UP, *, worker: Sequence[str] = WORKER) -> None:
+    def __init__(self, command: Sequence[str] = UP, *, worker: Sequence[str] = WORKER, parts: str = PARTS) -> None:
         self.root = Path(tempfile.mkdtemp(prefix="packstream-faults-"))
         self.root.chmod(0o755)
         self.data = DataDir.at(self.root / "data")
