@@ -27,9 +27,9 @@ from schemas.ad_columns import IMPRESSION, AdEvent, pack
 from schemas.codec import encode
 from schemas.registry import PARTITIONS
 from streams.ad_day import AdDay
-from streams.topics import AD_COUNTERS_CHANGELOG, AD_EVENTS
+from streams.topics import AD_COUNTERS, AD_COUNTERS_CHANGELOG, AD_EVENTS
 
-BATCH_BYTES: Final = 900_000
+WORKER: Final = ("worker", "--agents", AD_COUNTERS)
 TABLE_DAYS: Final = 8  #: the keys are of the days before today: so many counters an ad are kept
 FEED_EVERY_S: Final = 0.024  #: an event of each shard; with 12 shards 500 a second
 POLL_S: Final = 0.005
@@ -56,7 +56,7 @@ async def run(plan: Plan) -> list[Result]:
     size, rounds = QUICK if plan.quick else FULL, Rounds()
     async with site("postgres", "kafka", "redis") as found:
         ads = await _probes(found)
-        worker = found.process("a", "worker")
+        worker = found.process("a", *WORKER)
         await _declare(worker)
         records = await fill_changelog(found, size.keys)
         plan.say(f"recovery: a changelog of {records:,} records")
@@ -81,7 +81,8 @@ async def run(plan: Plan) -> list[Result]:
 
 async def _probes(found: BenchSite) -> dict[int, UUID]:
     """An ad that Postgres knows of each shard."""
-    shards, probes = found.settings.ad_shards, {}
+    shards = found.settings.ad_shards
+    probes: dict[int, UUID] = {}
     while len(probes) < shards:
         ad_id = new_id()
         probes.setdefault(shard_of(ad_id, shards), ad_id)
@@ -185,7 +186,7 @@ async def _read(brokers: str) -> float:
 
 async def _hand_over(found: BenchSite, ads: dict[int, UUID], size: Size) -> float:
     """The longest pause of any shard's counter around the moment when one of two workers is asked to leave."""
-    workers = [found.process(name, "worker") for name in ("a", "b")]
+    workers = [found.process(name, *WORKER) for name in ("a", "b")]
     for worker in workers:
         worker.start()
     await asyncio.gather(*(worker.ready() for worker in workers))

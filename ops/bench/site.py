@@ -162,5 +162,4 @@ class Process:
     def logged(self, event: str) -> list[dict[str, Any]]:
         """What it has logged under an event's name, oldest first."""
         lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
-        found = [json.loads(line) for line in lines if line.startswith("{")]
-        return [line for line in found if line.get("event") == event]
+        return [json.loads(line[line.index("{") :]) for line in lines if f'"event":"{event}"' in line]

@@ -27,10 +27,11 @@ from ops.bench.progress import Pace, pace_of
 from ops.bench.results import Plan, Result, Rounds
 from ops.bench.site import BenchSite, Process, site
 from ops.stack.errors import StackError
-from streams.topics import AD_COUNTERS_CHANGELOG, AD_EVENTS, APP_ID
+from streams.topics import AD_COUNTERS, AD_COUNTERS_CHANGELOG, AD_EVENTS, APP_ID
 from streams.watermarks import DAY_S
 
 UNIT: Final = "events/s"
+WORKER: Final = ("worker", "--agents", AD_COUNTERS)
 POLL_S: Final = 0.02
 TIMEOUT_S: Final = 180.0
 CHECKED_AT_ONCE: Final = 1000
@@ -113,7 +114,7 @@ class Topic:
         await forget_worker(self._site)
         link = RedisLink(self._site.addresses["REDIS_URL"])
         await link.connect()
-        process = self._site.process(f"worker-{n}", "worker")
+        process = self._site.process(f"worker-{n}", *WORKER)
         try:
             await link.execute("FLUSHALL")
             process.start()
