@@ -91,14 +91,15 @@ class Letter(NamedTuple):
     replay_of: UUID | None = None
 
 
-async def park(tx: AsyncSession, letters: list[Letter], *, wall: datetime) -> None:
-    """Keep `letters`; one that is kept already (the same source, topic, partition and offset) stays as it is.
+async def park(tx: AsyncSession, letters: list[Letter], *, wall: datetime) -> int:
+    """Keep `letters`, and say how many of them are new; one of the same source, topic, partition and offset is not.
 
     A record that was replayed in vain parks the letter it came from again, at its new position.
     """
     fresh = [letter for letter in letters if not (letter.replay_of and await _park_again(tx, letter))]
+    again = len(letters) - len(fresh)
     if not fresh:
-        return
+        return again
     rows = [
         {
             **letter._asdict(),
@@ -112,7 +113,8 @@ async def park(tx: AsyncSession, letters: list[Letter], *, wall: datetime) -> No
     ]
     for row in rows:
         del row["traceparent"], row["replay_of"]
-    await tx.execute(insert(DeadLetter).on_conflict_do_nothing(), rows)
+    statement = insert(DeadLetter).on_conflict_do_nothing().returning(DeadLetter.id)
+    return again + len((await tx.scalars(statement, rows)).all())
 
 
 async def _park_again(tx: AsyncSession, letter: Letter) -> bool:

@@ -120,10 +120,12 @@ class Feeder:
 
 
 class WorkerProcess:
-    """`packstream worker` as a process of its own."""
+    """`packstream worker` as a process of its own; `arguments` are its command line's."""
 
-    def __init__(self, environment: dict[str, str], directory: Path, name: str = "w") -> None:
-        self.name, self.directory = name, directory
+    def __init__(
+        self, environment: dict[str, str], directory: Path, name: str = "w", arguments: Sequence[str] = ()
+    ) -> None:
+        self.name, self.directory, self.arguments = name, directory, arguments
         self.ready_file = directory / f"{name}.ready"
         self.log = directory / f"{name}.log"
         self.environment = {
@@ -138,10 +140,10 @@ class WorkerProcess:
         self.ready_file.unlink(missing_ok=True)
         with self.log.open("ab") as out:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "ops.cli", "worker"], env=self.environment, stdout=out, stderr=out
+                [sys.executable, "-m", "ops.cli", "worker", *self.arguments], env=self.environment, stdout=out, stderr=out
             )
 
-    async def ready(self, timeout_s: float = 30) -> None:
+    async def ready(self, timeout_s: float = 90) -> None:
         deadline = time.monotonic() + timeout_s
         while not self.ready_file.exists():
             assert self.process is not None

@@ -168,13 +168,13 @@ class EffectAgent:
         return source is not None and source != self.name
 
     async def _park(self, letter: Letter) -> None:
-        async def park() -> None:
+        async def park() -> int:
             async with self._sessions.begin() as tx:
-                await dead_letters.park(tx, [letter], wall=datetime.now(UTC))
+                return await dead_letters.park(tx, [letter], wall=datetime.now(UTC))
 
-        await self._patiently(park)
+        new = await self._patiently(park)
         log.error("record_parked", agent=self.name, topic=letter.topic, offset=letter.offset, reason=letter.reason)
-        self._note(PARKED)
+        self._note(PARKED if new else REPEATED)
 
     async def _patiently(self, act: Callable[[], Awaitable[T]]) -> T:
         """What `act` gives, however long the parts that it needs are away."""
