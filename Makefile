@@ -72,7 +72,7 @@ lock: .venv/.synced
 	lock --all-extras -o requirements.lock
 	lock -c requirements.lock -o ops/image-requirements.lock
 
-bench: setup
+bench: setup-debezium
 	@$(BIN)/packstream bench all $(ARGS)
 
 setup-debezium: setup
