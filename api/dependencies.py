@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from time import time
 from typing import Annotated, cast
 from uuid import UUID
@@ -19,6 +20,7 @@ from models.identity.rules import Role, StoreRole
 from models.identity.tokens import Caller
 from models.limits import Limit
 from models.stores.rules import StoreType
+from models.tenancy import Tenant
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,8 +178,16 @@ async def transaction(request: Request) -> AsyncIterator[AsyncSession]:
     if outer is not None:
         yield outer
         return
-    async with services_of(request).transaction() as tx:
+    async with services_of(request).transaction_for(partial(tenant_of, request)) as tx:
         yield tx
+
+
+def tenant_of(request: Request) -> Tenant | None:
+    """For whom the request's transaction is: the caller's store, once the guards have let them in."""
+    caller: Caller | None = request.scope.get("caller")
+    if caller is None or caller.role is not Role.USER or caller.store_id is None:
+        return None
+    return Tenant(caller.store_id, caller.user_id)
 
 
 async def _services(request: Request) -> Services:

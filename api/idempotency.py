@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Any, Final
 
 from fastapi import Depends, Header, Request, Response
 from fastapi.routing import APIRoute
 
-from api.dependencies import authenticated, services_of
+from api.dependencies import authenticated, services_of, tenant_of
 from api.errors import problem, translate
 from models import idempotency
 from models.errors import IdempotencyKeyMissing
@@ -46,7 +47,7 @@ class IdempotentRoute(APIRoute):
 async def _once(request: Request, handle: Handler, key: str, payload: bytes) -> Response:
     caller = await authenticated(request)
     use = Use(str(caller.store_id or caller.user_id), request.method, request.url.path, key)
-    async with services_of(request).transaction() as tx:
+    async with services_of(request).transaction_for(partial(tenant_of, request)) as tx:
         before = await idempotency.begin(tx, use, payload, wall=datetime.now(UTC))
         if before is not None:
             return _response(before, REPLAYED)

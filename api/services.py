@@ -24,6 +24,7 @@ from models.identity.passwords import Passwords
 from models.identity.tokens import AccessTokens
 from models.limits import LoginLimit
 from models.redis import RedisLink
+from models.tenancy import SCOPE, Scope, make_scoped_sessions
 from ops.settings import Settings
 
 CLOCK_REFRESH_S: Final = 0.1
@@ -63,8 +64,14 @@ class Services:
         return extra
 
     def transaction(self) -> AbstractAsyncContextManager[AsyncSession]:
-        """A transaction of its own, for routes that need more than one or must not hold one while they wait."""
+        """A transaction of its own, for no store: sign-in, admins, and whoever must not hold one while they wait."""
         return self.sessions.begin()
+
+    @asynccontextmanager
+    async def transaction_for(self, scope: Scope) -> AsyncIterator[AsyncSession]:
+        """A transaction in which Postgres shows only what `scope` may see."""
+        async with self.sessions(info={SCOPE: scope}) as session, session.begin():
+            yield session
 
 
 Part = Callable[[Services], AbstractAsyncContextManager[None]]
@@ -90,7 +97,9 @@ def build(settings: Settings, requests: RequestMetrics) -> Services:
     engine = make_engine(
         settings.sqlalchemy_app_url, pool_size=settings.database_pool_size, application="packstream-api"
     )
-    redis, clock, sessions = RedisLink(settings.redis_url), Clock(), make_sessions(engine)
+    redis, clock = RedisLink(settings.redis_url), Clock()
+    restricted = settings.database_app_url is not None  # with the owner's role alone there is no second wall
+    sessions = make_scoped_sessions(engine) if restricted else make_sessions(engine)
     return Services(
         settings=settings,
         engine=engine,

@@ -211,7 +211,7 @@ _LOCK, _LOCK_SHARED = (
     text(f"SELECT {function}(key) FROM unnest(:keys) AS key").bindparams(bindparam("keys", type_=ARRAY(BigInteger)))
     for function in ("pg_advisory_xact_lock", "pg_advisory_xact_lock_shared")
 )
-_INSERT = insert(cast(Table, OutboxEvent.__table__))
+_INSERT = insert(cast(Table, OutboxEvent.__table__)).inline()  # no RETURNING: who writes the outbox may not read it
 _COLUMNS = {
     "id": "uuid",
     "aggregatetype": "text",
