@@ -123,16 +123,18 @@ async def test_order_holds_while_relays_are_killed_ten_times(
     relays = [Relay(settings, tmp_path) for _ in range(3)]
     stop = asyncio.Event()
     writers = [asyncio.create_task(write_until(settings, keys(40), stop, seed)) for seed in range(3)]
-    for _ in range(10):
-        await asyncio.to_thread(relays[1].wait_ready)
-        await asyncio.sleep(random.uniform(0.1, 0.4))
-        relays.pop(0).kill()
-        relays.append(Relay(settings, tmp_path))
-    stop.set()
-    written = [draft for rows in await asyncio.gather(*writers) for draft in rows]
-    await drained(db, 120)
-    for process in relays:
-        process.kill()
+    try:
+        for _ in range(10):
+            await asyncio.to_thread(relays[1].wait_ready)
+            await asyncio.sleep(random.uniform(0.1, 0.4))
+            relays.pop(0).kill()
+            relays.append(Relay(settings, tmp_path))
+        stop.set()
+        written = [draft for rows in await asyncio.gather(*writers) for draft in rows]
+        await drained(db, 120)
+    finally:
+        for process in relays:
+            process.kill()
     assert first_occurrences(await catalog.read()) == expected(written)
     archived = await db.fetchval("SELECT count(*) FROM outbox_archive WHERE type = 'ad_changed'")
     assert archived == len(written), "a row is archived once, however often it was sent"

@@ -187,7 +187,10 @@ async def test_another_number_of_shards_is_refused(settings: Settings, engine: A
         with pytest.raises(ShardsFrozen, match="frozen at 3"):
             await freeze_shards(tx, SHARDS + 1)
     process = Relay(settings.model_copy(update={"ad_shards": SHARDS + 1}), tmp_path)
-    assert await asyncio.to_thread(process.process.wait, 60) == 1
+    try:
+        assert await asyncio.to_thread(process.process.wait, 60) == 1
+    finally:
+        process.kill()
     assert "AD_SHARDS is frozen at 3" in process.log.read_text()
 
 
