@@ -190,7 +190,7 @@ def asyncpg_url(url: str) -> str:
 def load_settings() -> Settings:
     """The environment's settings; SettingsError naming every wrong one."""
     try:
-        return Settings()  # type: ignore[call-arg]  # fields come from the environment
+        return Settings()  # fields come from the environment
     except ValidationError as exc:
         lines = [f"  {'.'.join(map(str, e['loc'])).upper() or 'settings'}: {e['msg']}" for e in exc.errors()]
         raise SettingsError("packstream: wrong settings\n" + "\n".join(lines)) from None

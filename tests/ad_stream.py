@@ -38,8 +38,9 @@ async def make_ads(engine: AsyncEngine, count: int, *, stores: int = 2) -> list[
         store_ids = [new_id() for _ in range(stores)]
         await tx.execute(
             text(
-                "INSERT INTO stores (id, name, type, address, state, kyc_status, subscription_active, created_at, updated_at)"
-                " VALUES (:id, 'v', 'vendor', '{}', 'CA', 'verified', true, :now, :now)"
+                "INSERT INTO stores"
+                " (id, name, type, address, state, kyc_status, subscription_active, created_at, updated_at) VALUES"
+                " (:id, 'v', 'vendor', '{}', 'CA', 'verified', true, :now, :now)"
             ),
             [{"id": store_id, "now": now} for store_id in store_ids],
         )
@@ -140,7 +141,10 @@ class WorkerProcess:
         self.ready_file.unlink(missing_ok=True)
         with self.log.open("ab") as out:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "ops.cli", "worker", *self.arguments], env=self.environment, stdout=out, stderr=out
+                [sys.executable, "-m", "ops.cli", "worker", *self.arguments],
+                env=self.environment,
+                stdout=out,
+                stderr=out,
             )
 
     async def ready(self, timeout_s: float = 90) -> None:

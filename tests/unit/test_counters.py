@@ -95,7 +95,7 @@ steps = st.lists(
 
 def records_of(plan: list[Step]) -> list[Record]:
     """The topic: an event comes in time when it comes for the first time, and at any time when it is repeated."""
-    now_s, made, records = {shard: START_S for shard in SHARDS}, {}, []
+    now_s, made, records = dict.fromkeys(SHARDS, START_S), {}, []
     for offset, step in enumerate(plan):
         tick_us = None
         if step.tick_s is not None:
