@@ -36,7 +36,9 @@ class Stripe(Unit):
             raise PartMissing("stripe: stripe-mock is not built: install Go and run `make setup`")
 
     def command(self) -> Command:
-        return Command((str(binary()), "-http-addr", f"127.0.0.1:{self.port('STRIPE_PORT')}"))
+        # It listens for HTTPS as well, whatever it is told: at a port that no other stack can have.
+        http = f"127.0.0.1:{self.port('STRIPE_PORT')}"
+        return Command((str(binary()), "-http-addr", http, "-https-addr", "127.0.0.1:0"))
 
     def ready(self) -> bool:
         """Any answer in HTTP will do: without a key it is 401."""
