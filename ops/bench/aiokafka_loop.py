@@ -1,6 +1,6 @@
-"""``python -m ops.bench.aiokafka_loop BROKERS TOPIC count|dedupe EVENTS``: the plainest way to count, in memory.
+"""``python -m ops.bench.aiokafka_loop BROKERS TOPIC count|dedupe EVENTS DIR``: the plainest way to count, in memory.
 
-It decodes and counts as the worker does and keeps nothing: no state survives it, nothing is shown outside.
+It decodes and counts as the worker does and keeps nothing, in DIR or elsewhere: no state survives it.
 """
 
 from __future__ import annotations

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -20,14 +18,13 @@ from models.ads.gateway import day_key, gate_key
 from models.ads.rules import shard_of
 from models.database import new_id
 from models.redis import RedisLink
-from ops.bench import kafka_streams_jar
 from ops.bench.ad_rows import make_ads
 from ops.bench.ad_topic import Filling, fill
-from ops.bench.progress import Pace, pace_of
+from ops.bench.contenders import ALL, SOME, Contender
 from ops.bench.results import Plan, Result, Rounds
 from ops.bench.site import BenchSite, Process, site
 from ops.stack.errors import StackError
-from streams.topics import AD_COUNTERS, AD_COUNTERS_CHANGELOG, AD_EVENTS, APP_ID
+from streams.topics import AD_COUNTERS, AD_COUNTERS_CHANGELOG, APP_ID
 from streams.watermarks import DAY_S
 
 UNIT: Final = "events/s"
@@ -39,35 +36,17 @@ CHECKED_AT_ONCE: Final = 1000
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How much is counted. A contender stops after `contender_events`: its pace is steady by then."""
+    """How much is counted, and by whom. `contender_events`: instead of the contender's own number."""
 
     rounds: int
     ads: int
     events: int
-    contender_events: int
-    contenders: tuple[str, ...]
+    contenders: tuple[Contender, ...]
+    contender_events: int | None
 
 
-LOOP, LOOP_DEDUPE = "aiokafka + dict", "aiokafka + dict, dedupe"
-QUIX, QUIX_DEDUPE = "quix streams", "quix streams, dedupe"
-STREAMS, STREAMS_EOS = "kafka streams at-least-once", "kafka streams exactly-once"
-STREAMS_DEDUPE, STREAMS_EOS_DEDUPE = f"{STREAMS}, dedupe", f"{STREAMS_EOS}, dedupe"
-ALL: Final = (LOOP, LOOP_DEDUPE, QUIX, QUIX_DEDUPE, STREAMS, STREAMS_EOS, STREAMS_DEDUPE, STREAMS_EOS_DEDUPE)
-
-FULL: Final = Size(rounds=3, ads=10_000, events=1_500_000, contender_events=600_000, contenders=ALL)
-QUICK: Final = Size(rounds=1, ads=200, events=60_000, contender_events=30_000, contenders=(LOOP_DEDUPE, QUIX, STREAMS))
-MODES: Final = {False: "count", True: "dedupe"}
-
-NOTES: Final = {
-    LOOP: "nothing kept, nothing shown, repeats counted",
-    LOOP_DEDUPE: "nothing kept, nothing shown",
-    QUIX: "state and changelog; repeats counted, nothing shown",
-    QUIX_DEDUPE: "a mark an event in its state; nothing shown",
-    STREAMS: "one thread; state and changelog; repeats counted, nothing shown",
-    STREAMS_EOS: "one thread; the same in transactions",
-    STREAMS_DEDUPE: "one thread; a mark an event in a second store",
-    STREAMS_EOS_DEDUPE: "one thread; the same in transactions",
-}
+FULL: Final = Size(rounds=3, ads=10_000, events=1_500_000, contenders=ALL, contender_events=None)
+QUICK: Final = Size(rounds=1, ads=200, events=60_000, contenders=SOME, contender_events=30_000)
 
 
 async def run(plan: Plan) -> list[Result]:
@@ -75,19 +54,20 @@ async def run(plan: Plan) -> list[Result]:
     size, rounds = QUICK if plan.quick else FULL, Rounds()
     async with site("postgres", "kafka", "redis") as found:
         topic = await Topic.filled(found, size, plan)
-        contenders = Contenders(found, size).chosen()
         for n in range(size.rounds):
+            turn = f"worker: round {n + 1} of {size.rounds}"
             rounds.add("worker", await topic.count_with_worker(n), UNIT)
-            plan.say(f"worker: round {n + 1} of {size.rounds}: {rounds.last('worker'):,.0f} events/s, exact")
-            for name, pace in contenders.items():
-                rounds.add(name, (await pace()).events_per_s, UNIT)
-                plan.say(f"worker: round {n + 1} of {size.rounds}: {name}: {rounds.last(name):,.0f} events/s")
+            plan.say(f"{turn}: {rounds.last('worker'):,.0f} events/s, exact")
+            for contender in size.contenders:
+                pace = await contender.pace(found, quick_events=size.contender_events)
+                rounds.add(contender.name, pace.events_per_s, UNIT)
+                plan.say(f"{turn}: {contender.name}: {pace.events_per_s:,.0f} events/s")
     share = topic.filling.duplicates / topic.filling.events
     exact = f"{topic.filling.events:,} events, {share:.1%} of them repeats; counts equal the truth"
     return [
         rounds.result("worker", note=exact),
-        *(rounds.result("worker", against=name) for name in contenders),
-        *(rounds.result(name, note=NOTES[name]) for name in contenders),
+        *(rounds.result("worker", against=contender.name) for contender in size.contenders),
+        *(rounds.result(contender.name, note=contender.note) for contender in size.contenders),
     ]
 
 
@@ -176,50 +156,3 @@ def _forget_in_kafka(brokers: str) -> None:
         admin.delete_consumer_groups([APP_ID])[APP_ID].result()
     if AD_COUNTERS_CHANGELOG in admin.list_topics(timeout=10).topics:
         admin.delete_topics([AD_COUNTERS_CHANGELOG])[AD_COUNTERS_CHANGELOG].result()
-
-
-class Contenders:
-    """The others, each a process that stops after `contender_events`."""
-
-    def __init__(self, found: BenchSite, size: Size) -> None:
-        self._site, self._events, self._names = found, str(size.contender_events), size.contenders
-        self._runs = 0
-
-    def chosen(self) -> dict[str, Callable[[], Awaitable[Pace]]]:
-        """Those of the size, by name, in the order in which they take turns."""
-        every: dict[str, Callable[[], Awaitable[Pace]]] = {
-            LOOP: lambda: self._loop(dedupe=False),
-            LOOP_DEDUPE: lambda: self._loop(dedupe=True),
-            QUIX: lambda: self._quix(dedupe=False),
-            QUIX_DEDUPE: lambda: self._quix(dedupe=True),
-            STREAMS: lambda: self._streams("at_least_once", dedupe=False),
-            STREAMS_EOS: lambda: self._streams("exactly_once_v2", dedupe=False),
-            STREAMS_DEDUPE: lambda: self._streams("at_least_once", dedupe=True),
-            STREAMS_EOS_DEDUPE: lambda: self._streams("exactly_once_v2", dedupe=True),
-        }
-        return {name: every[name] for name in self._names}
-
-    async def _loop(self, *, dedupe: bool) -> Pace:
-        return await self._pace("ops.bench.aiokafka_loop", MODES[dedupe], self._events)
-
-    async def _quix(self, *, dedupe: bool) -> Pace:
-        return await self._pace("ops.bench.quix_streams", MODES[dedupe], self._events, self._directory())
-
-    async def _streams(self, guarantee: str, *, dedupe: bool) -> Pace:
-        directory = self._directory()
-        name = f"bench-{self._runs}"
-        arguments = (self._site.brokers, AD_EVENTS, name, directory, guarantee, MODES[dedupe], self._events)
-        return await self._run(await kafka_streams_jar.command(*arguments))
-
-    async def _pace(self, module: str, *arguments: str) -> Pace:
-        return await self._run((sys.executable, "-m", module, self._site.brokers, AD_EVENTS, *arguments))
-
-    async def _run(self, argv: Sequence[str]) -> Pace:
-        log = self._site.root / "contender.log"
-        return await pace_of(argv, log, environment=dict(os.environ), timeout_s=TIMEOUT_S)
-
-    def _directory(self) -> str:
-        self._runs += 1
-        path = self._site.root / f"contender-{self._runs}"
-        path.mkdir()
-        return str(path)

@@ -16,7 +16,7 @@ from ops.cli.bench import bench
 
 KEYS = {"name", "unit", "rounds", "values", "reference", "ratio", "target", "met", "note", "median"}
 EXPECTED = {
-    "worker": {"worker", "aiokafka + dict, dedupe", "quix streams", "kafka streams at-least-once"},
+    "worker": {"worker", "aiokafka + dict, dedupe", "quix streams, dedupe", "kafka streams at-least-once, dedupe"},
     "recovery": {"recovery: cold loading", "recovery: planned hand-over", "recovery: raw read of the changelog"},
     "routes": {"no-op route", "routes: serve", "routes: impression", "routes: impression, half load: p99"},
     "lag": {"lag: p50", "lag: p99"},

@@ -17,7 +17,7 @@ import org.apache.kafka.streams.state.Stores;
  * <p>Arguments: brokers, topic, application id, state directory, guarantee, "dedupe" or "count", events to see.
  */
 public final class AdCounts {
-  private static final long PROGRESS_MS = 50;
+  private static final long PROGRESS_MS = 20;
 
   private AdCounts() {}
 
