@@ -10,6 +10,7 @@ import faust
 from faust.types.auth import CredentialsT
 
 from agents import kafka
+from agents.runtime import assignor
 from agents.runtime.store import FencedStore
 from ops.settings import Settings
 from streams.topics import APP_ID, PARTITION_COUNT
@@ -17,7 +18,7 @@ from streams.topics import APP_ID, PARTITION_COUNT
 
 def create_app(settings: Settings) -> faust.App:
     """An app for one worker process; its data directory is its own."""
-    return faust.App(
+    app = faust.App(
         APP_ID,
         broker=[f"kafka://{broker.strip()}" for broker in settings.kafka_brokers.split(",")],
         broker_credentials=credentials(settings),
@@ -40,6 +41,8 @@ def create_app(settings: Settings) -> faust.App:
         stream_wait_empty=False,
         stream_recovery_delay=0.0,
     )
+    assignor.use_for_all(app)
+    return app
 
 
 def credentials(settings: Settings) -> CredentialsT | None:

@@ -6,7 +6,9 @@ The agent of these tests is `notifications`: its effect is a row.
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
+import sys
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from uuid import UUID
@@ -20,10 +22,10 @@ from models.database import new_id
 from ops.settings import asyncpg_url
 from ops.stack.local import stack_down, stack_up
 from ops.stack.paths import DataDir
-from streams.topics import NOTIFICATIONS, NOTIFICATIONS_TOPIC
+from streams.topics import AD_COUNTERS, NOTIFICATIONS, NOTIFICATIONS_TOPIC
 from tests.ad_stream import WorkerProcess, eventually
 from tests.agent_site import Site, direct, execute, make_store, notice, publish, rows, running_site
-from tests.relay_process import Relay, relay
+from tests.relay_process import REPOSITORY, Relay, relay
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -218,3 +220,72 @@ async def test_while_postgres_is_away_records_wait_and_none_is_parked(
     await until_told(engine, store, [event.event_id for event in events])
     assert await rows(engine, "SELECT count(*) FROM dead_letters") == [(0,)]
     assert process.poll() is None
+
+
+async def seen(engine: AsyncEngine, event_id: UUID) -> list[str]:
+    """The agents of tests.two_agents that an event had an effect by."""
+    sql = "SELECT actor FROM audit_log WHERE object_id = :id ORDER BY actor"
+    return [row[0] for row in await rows(engine, sql, id=str(event_id))]
+
+
+async def until_seen(engine: AsyncEngine, event_id: UUID, agents: list[str]) -> None:
+    async def check() -> object:
+        found = await seen(engine, event_id)
+        return found == agents or found
+
+    await eventually(check, timeout_s=60)
+
+
+async def test_a_replay_for_one_agent_is_nothing_to_another_of_the_same_topic(
+    site: Site, engine: AsyncEngine, publisher: Relay
+) -> None:
+    environment = {**os.environ, **site.environment, "DATA_DIR": str(site.root / "two")}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.two_agents", env=environment, cwd=REPOSITORY
+    )
+    try:
+        stuck = new_id()
+        first, second = notice(stuck), notice(stuck)
+        await publish(engine, first, second)
+        sql = "SELECT reason FROM dead_letters WHERE source = 'second' AND key = :key ORDER BY id"
+
+        async def parked() -> object:
+            found = [row[0] for row in await rows(engine, sql, key=str(stuck))]
+            return found == ["handler_failed", "behind"] or found
+
+        await eventually(parked, timeout_s=90)
+        assert [await seen(engine, event.event_id) for event in (first, second)] == [["first"], ["first"]]
+        await make_store(engine, store_id=stuck)
+        await replay(engine, await oldest_letter(engine, stuck))
+        for event in (first, second):
+            await until_seen(engine, event.event_id, ["first", "second"])
+        third = notice(stuck)
+        await publish(engine, third)
+        await until_seen(engine, third.event_id, ["first", "second"])
+        assert await seen(engine, first.event_id) == ["first", "second"]  # once each
+        assert await rows(engine, "SELECT count(*) FROM dead_letters WHERE settled_at IS NULL") == [(0,)]
+    finally:
+        process.kill()
+        await process.wait()
+
+
+@pytest.mark.slow
+async def test_workers_with_different_agents_share_a_group(site: Site, engine: AsyncEngine) -> None:
+    workers = [
+        WorkerProcess(site.environment, site.root, name, ("--agents", agent))
+        for name, agent in (("counting", AD_COUNTERS), ("telling", NOTIFICATIONS))
+    ]
+    try:
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            await worker.ready(timeout_s=180)
+        store = (await make_store(engine)).id
+        events = [notice(store) for _ in range(20)]
+        async with direct(site.environment["KAFKA_BROKERS"]) as kafka:
+            await kafka.send(*events)
+        await until_told(engine, store, [event.event_id for event in events])
+        assert all(worker.process is not None and worker.process.poll() is None for worker in workers)
+    finally:
+        for worker in workers:
+            worker.stop()
