@@ -152,7 +152,7 @@ class Topics:
                 self.seen += [seen(record) for record in records]
         return self.seen
 
-    async def until(self, condition: Callable[[list[Seen]], bool], within_s: float = 30) -> list[Seen]:
+    async def until(self, condition: Callable[[list[Seen]], bool], within_s: float = 60) -> list[Seen]:
         """Read until `condition` holds of all that was read."""
         deadline = time.monotonic() + within_s
         while not condition(self.seen):
@@ -200,7 +200,7 @@ def expected(drafts: Iterable[Draft]) -> dict[str, list[str]]:
     return dict(found)
 
 
-async def eventually(check: Callable[[], Awaitable[bool]], within_s: float = 30, every_s: float = 0.05) -> None:
+async def eventually(check: Callable[[], Awaitable[bool]], within_s: float = 60, every_s: float = 0.05) -> None:
     """Wait until `check` says yes."""
     deadline = time.monotonic() + within_s
     while not await check():

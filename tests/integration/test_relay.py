@@ -30,6 +30,8 @@ from tests.relay_process import (
     topics,
 )
 
+pytestmark = pytest.mark.timeout(300)
+
 
 @pytest.fixture
 async def settings(stack: Stack, database: Database) -> Settings:
@@ -115,7 +117,6 @@ async def _is_empty(db: asyncpg.Connection) -> bool:
     return await db.fetchval("SELECT count(*) FROM outbox_events") == 0
 
 
-@pytest.mark.timeout(300)
 async def test_order_holds_while_relays_are_killed_ten_times(
     settings: Settings, db: asyncpg.Connection, catalog: Topics, tmp_path: Path
 ) -> None:
@@ -184,7 +185,6 @@ def own_kafka(tmp_path: Path) -> Iterator[tuple[DataDir, str]]:
     asyncio.run(stack_down(data, ("kafka",)))
 
 
-@pytest.mark.timeout(180)
 def test_the_broker_may_be_down_for_twenty_seconds(
     stack: Stack, database: Database, own_kafka: tuple[DataDir, str]
 ) -> None:

@@ -29,6 +29,8 @@ from schemas.codec import decode_dict
 from tests.local_stack import Database, Stack, settings_for
 from tests.relay_process import Relay, eventually, relay, topics
 
+pytestmark = pytest.mark.timeout(300)
+
 SHARDS = 3
 SKEW_S = 0
 
