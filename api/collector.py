@@ -1,8 +1,9 @@
 """The process's collector of ad events: many requests, one transaction.
 
-A flush starts 10 ms after the first event that waits, or as soon as 256 do (settings). It writes one outbox record a
-shard, commits, and only then tells the requests. Whatever is not told RECORDED may be sent again: a repeat of an event
-that was durable after all is found in the stream.
+A flush starts 10 ms after the last one did, or as soon as 256 events wait (settings): a lone event does not wait at
+all, and under load the batches grow. A flush writes one outbox record a shard, commits, and only then tells the
+requests. Whatever is not told RECORDED may be sent again: a repeat of an event that was durable after all is found in
+the stream.
 """
 
 from __future__ import annotations
@@ -55,7 +56,10 @@ class Waiting(NamedTuple):
 
 
 class Collector:
-    """`flush_s`: longest wait for a batch. `events_max`: waiting or being written; beyond it events are refused."""
+    """`flush_s`: between the starts of two flushes, and so the longest wait for one.
+
+    `events_max`: waiting or being written; beyond it events are refused.
+    """
 
     def __init__(
         self,
@@ -80,6 +84,7 @@ class Collector:
         self._queue: list[Waiting] = []
         self._held = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._next_at = 0.0
         self._overdue = False
         self._closing = False
         self._flushes: set[asyncio.Task[None]] = set()
@@ -98,7 +103,8 @@ class Collector:
         if len(self._queue) >= self._flush_events:
             self._flush_now()
         elif self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(self._flush_s, self._flush_now)
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(max(0.0, self._next_at - loop.time()), self._flush_now)
 
     async def drain(self) -> None:
         """Take no more, write what waits; after DRAIN_LIMIT_S the rest has failed."""
@@ -121,6 +127,7 @@ class Collector:
         while self._queue and len(self._flushes) < FLUSHES_MAX:
             batch, self._queue = self._queue[:BATCH_EVENTS_MAX], self._queue[BATCH_EVENTS_MAX:]
             task = asyncio.create_task(self._flush(batch), name="ad-flush")
+            self._next_at = asyncio.get_running_loop().time() + self._flush_s
             self._flushes.add(task)
             task.add_done_callback(self._flush_ended)
         self._overdue = bool(self._queue)
