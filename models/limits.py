@@ -36,7 +36,7 @@ local function admit(key, requests, window_ms)
   local full_at = math.max(tonumber(redis.call('GET', key) or now), now)
   local wait = full_at - now - (window_ms - gap)
   if wait > 0 then return math.ceil(wait) end
-  redis.call('SET', key, string.format('%.3f', full_at + gap), 'PX', math.ceil(full_at + gap - now))
+  redis.call('SET', key, string.format('%.3f', full_at + gap), 'PX', math.max(1, math.ceil(full_at + gap - now)))
   return 0
 end
 """
