@@ -14,9 +14,11 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from agents.housekeeping import licenses
 from agents.housekeeping.metrics import TICKS, TICKS_MISSED
 from agents.housekeeping.notifications import TURN_BY_TEST_CLOCK_S, TURN_S, forget_notifications
 from agents.housekeeping.reaper import Reaper
+from models import idempotency
 from models import outbox_partitions as partitions
 from models.ads.engine import tick
 from models.clock import Clock
@@ -26,6 +28,7 @@ ACTOR: Final = "housekeeping"
 IDLE_MAX_S: Final = 1.0  #: the leader says something to Postgres at least this often
 PARTITIONS_S: Final = 60.0
 REAP_S: Final = 0.5
+REAP_KEYS_S: Final = 30.0
 TICK_LOCK_MS: Final = 250  #: longer, and the collector's requests would queue up behind the tick's
 PARTITION_LOCK_MS: Final = 2000
 LOCK_NOT_AVAILABLE: Final = "55P03"
@@ -60,6 +63,9 @@ class Chores:
         self._chores = [Chore("partitions", PARTITIONS_S, self._keep_partitions, now_s)]
         forget_s = TURN_BY_TEST_CLOCK_S if settings.test_clock else TURN_S
         self._chores.append(Chore("notifications", forget_s, self._forget_notifications, now_s))
+        licenses_s = licenses.TURN_BY_TEST_CLOCK_S if settings.test_clock else licenses.TURN_S
+        self._chores.append(Chore("licenses", licenses_s, self._keep_licenses, now_s))
+        self._chores.append(Chore("idempotency keys", REAP_KEYS_S, self._reap_keys, now_s))
         if settings.relay_kind == "debezium":
             reaper = Reaper(transaction, archive_ad_batches=settings.archive_ad_batches)
             self._chores.append(Chore("reap", REAP_S, reaper.reap, now_s))
@@ -104,6 +110,14 @@ class Chores:
     async def _forget_notifications(self) -> None:
         async with self._transaction() as tx:
             await forget_notifications(tx, now=self._clock.now(), wall=datetime.now(UTC))
+
+    async def _keep_licenses(self) -> None:
+        async with self._transaction() as tx:
+            await licenses.keep_licenses(tx, now=self._clock.now())
+
+    async def _reap_keys(self) -> None:
+        async with self._transaction() as tx:
+            await idempotency.reap(tx, wall=datetime.now(UTC))
 
     async def _keep_partitions(self) -> None:
         """Make the archive's next partitions and drop the old ones, each in a transaction of its own."""

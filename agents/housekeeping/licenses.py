@@ -14,7 +14,7 @@ from models.licensing import writes
 ACTOR: Final = "housekeeping"
 LICENSES_A_STEP: Final = 20  #: few, because ticks wait meanwhile; the rest is for the next turn
 TURN_S: Final = 5.0
-TURN_BY_TEST_CLOCK_S: Final = 0.2  #: where the logical clock may jump
+TURN_BY_TEST_CLOCK_S: Final = 0.25  #: where the logical clock may jump
 
 log = structlog.get_logger(__name__)
 
