@@ -9,15 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.database import make_engine, make_sessions
 from models.media.gateway import GcsStore
+from models.outbox import OutboxEvent
 from ops.object_store import object_store
 from ops.settings import Settings
 from ops.stack.local import stack_down, stack_up
 from ops.stack.paths import DataDir
-from tests.api_driver import Api, Person, created
+from schemas.codec import decode
+from tests.api_driver import Api, Person, created, ok
 
 MEDIA = "/api/v1/media"
 PUSH = "/webhooks/gcs?token=dev-gcs-webhook-token"
@@ -109,3 +112,14 @@ async def uploaded(
     assert (await push(api, object_name(made, person), bucket=bucket)).status_code == 204
     media: dict[str, Any] = made["media"]
     return media
+
+
+async def events(api: Api, media_id: str) -> list[Any]:
+    """What was published about the media, decoded."""
+    async with as_owner(api) as tx:
+        query = select(OutboxEvent.payload).where(OutboxEvent.aggregateid == media_id)
+        return [decode(payload) for payload in await tx.scalars(query.order_by(OutboxEvent.seq))]
+
+
+async def status_of(api: Api, person: Person, media_id: str) -> str:
+    return str(ok(await api.as_(person).get(f"{MEDIA}/{media_id}"))["status"])

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from ops.settings import Settings
-from tests.api_driver import Api, running
+from tests.api_driver import Api, Person, running
 from tests.local_stack import Database, Stack, settings_for
 from tests.media_bucket import fake_gcs
 
@@ -43,3 +43,22 @@ def gcs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a fake GCS for the whole run; news of uploads go nowhere, tests push them."""
     with fake_gcs(tmp_path_factory.mktemp("gcs")) as endpoint:
         yield endpoint
+
+
+@pytest.fixture
+def gcs_settings(stack: Stack, redis_url: str, gcs: str) -> Settings:
+    """Settings of an API on the shared database and the fake GCS."""
+    return settings_for(stack, redis_url=redis_url, gcs_endpoint=gcs, log_level="warning")
+
+
+@pytest.fixture
+async def gcs_api(gcs_settings: Settings) -> AsyncIterator[Api]:
+    """An API on the shared database and the fake GCS."""
+    async with running(gcs_settings) as started:
+        yield started
+
+
+@pytest.fixture
+async def uploader(gcs_api: Api) -> Person:
+    """Someone who uploads, for a vendor."""
+    return await gcs_api.register("vendor")
