@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from functools import partial
 from typing import Final
 
 from api.collector import Collector, Outcome, Slot, Waiting
@@ -37,20 +36,17 @@ class Tracker:
         jti = claims.jti.bytes
         twin = self._under_way.get(jti)
         if twin is not None:
-            return _answer(await asyncio.shield(twin), first=False)
+            await asyncio.wait((twin,))
+            return _answer(Outcome.FAILED if twin.cancelled() else twin.result(), first=False)
         self._collector.check_room()
         slot: Slot = asyncio.get_running_loop().create_future()
         self._under_way[jti] = slot
-        slot.add_done_callback(partial(self._forget, jti))
         try:
             await self._claim(claims, slot)
-        except BaseException:
-            slot.set_result(Outcome.FAILED)
-            raise
-        return _answer(await asyncio.shield(slot), first=True)
-
-    def _forget(self, jti: bytes, _: Slot) -> None:
-        del self._under_way[jti]
+            return _answer(await slot, first=True)
+        finally:  # a request that is given up lets its twins go; the event may be recorded all the same
+            slot.cancel()
+            del self._under_way[jti]
 
     async def _claim(self, claims: AdClaims, slot: Slot) -> None:
         jti = claims.jti.bytes

@@ -231,6 +231,23 @@ async def test_process_that_stops_writes_what_it_has_taken(alone_settings: Setti
     assert len(await recorded(alone)) == 21
 
 
+async def test_request_that_is_given_up_does_not_hold_its_twins_nor_lose_its_event(
+    alone_settings: Settings, alone: Api, buyer: Person
+) -> None:
+    first, token = await tokens(alone, buyer, 2)
+    async with running(alone_settings.model_copy(update={"ad_flush_ms": 1000})) as slow:
+        assert status_of(await impression(slow, first)) == "accepted"
+        owner = asyncio.create_task(impression(slow, token))
+        await asyncio.sleep(0.1)
+        twin = asyncio.create_task(impression(slow, token))
+        await asyncio.sleep(0.1)
+        owner.cancel()
+        problem(await twin, 503, "unavailable")
+        assert len(await recorded(alone)) == 1
+    assert status_of(await impression(alone, token)) == "duplicate"
+    assert len(await recorded(alone)) == 2
+
+
 async def test_failed_flush_is_a_503_and_the_same_token_is_accepted_later(alone: Api, buyer: Person) -> None:
     first, token = await tokens(alone, buyer, 2)
     assert status_of(await impression(alone, first)) == "accepted"
