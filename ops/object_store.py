@@ -15,15 +15,17 @@ from pathlib import Path
 from typing import Any, Final
 
 import google.auth
+import structlog
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from google.auth import iam
 from google.auth.credentials import AnonymousCredentials
+from google.auth.exceptions import DefaultCredentialsError
 from google.auth.transport.requests import Request
 from google.cloud.storage import Client
 from google.oauth2 import service_account
 
-from models.media.gateway import GcsStore
+from models.media.gateway import GcsStore, NoStore
 from ops.settings import Settings
 
 SCOPES: Final = ("https://www.googleapis.com/auth/devstorage.read_write",)
@@ -32,11 +34,17 @@ LOCAL_PROJECT: Final = "local"
 LOCAL_EMAIL: Final = "media@local.iam.gserviceaccount.com"
 KEY_BITS: Final = 2048
 
+log = structlog.get_logger(__name__)
 
-def object_store(settings: Settings) -> GcsStore:
+
+def object_store(settings: Settings) -> GcsStore | NoStore:
     """The media bucket. It connects with the first call."""
     if settings.gcs_endpoint is None and settings.packstream_env == "prod":
-        credentials, project = _machine_credentials(settings)
+        try:
+            credentials, project = _machine_credentials(settings)
+        except DefaultCredentialsError:
+            log.warning("no_media_storage", hint="set GCS_CREDENTIALS_JSON; media answer 503 until then")
+            return NoStore(settings.gcs_bucket)
         client = Client(project=project, credentials=credentials)
         return GcsStore(client, settings.gcs_bucket, signer=_signer(credentials, settings))
     info = _key_info(settings) or json.loads(local_key_file(Path(settings.data_dir) / "gcs").read_text())

@@ -29,6 +29,8 @@ READ_URLS_KEPT: Final = 20_000
 T = TypeVar("T")
 K = TypeVar("K")
 
+NO_STORE: Final = "no media storage is configured: set GCS_CREDENTIALS_JSON"
+
 
 class SignedUrl(NamedTuple):
     """`expires_at` is on the wall clock, as the storage is."""
@@ -75,6 +77,31 @@ class ObjectStore(Protocol):
         """False when there was none."""
 
     async def page(self, prefix: str, token: str | None = None) -> ObjectPage: ...
+
+
+class NoStore:
+    """Where no storage is configured: everything but media works, and media say so."""
+
+    def __init__(self, bucket: str) -> None:
+        self.bucket = bucket
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    async def sign_upload(self, name: str, *, content_type: str, size_bytes: int) -> Upload:
+        raise Unavailable(NO_STORE)
+
+    async def sign_read(self, name: str, *, ttl: timedelta) -> SignedUrl:
+        raise Unavailable(NO_STORE)
+
+    async def facts(self, name: str) -> ObjectFacts | None:
+        raise Unavailable(NO_STORE)
+
+    async def delete(self, name: str) -> bool:
+        raise Unavailable(NO_STORE)
+
+    async def page(self, prefix: str, token: str | None = None) -> ObjectPage:
+        raise Unavailable(NO_STORE)
 
 
 class GcsStore:

@@ -22,8 +22,8 @@ def parse_time(text: object) -> datetime:
         raise ValueError("expected an RFC 3339 time with a zone, such as 2026-01-31T12:00:00Z")
     try:
         return datetime.fromisoformat(text.upper()).astimezone(UTC)
-    except OverflowError:
-        raise ValueError("the time is out of range") from None
+    except (OverflowError, ValueError):
+        raise ValueError("there is no such time, or it is out of range") from None
 
 
 def parse_day(text: object) -> object:

@@ -262,7 +262,7 @@ async def test_ready_names_the_parts_that_do_not_answer(api_settings: Settings) 
 
 
 async def test_not_ready_before_the_newest_migration(alone: Api, alone_settings: Settings) -> None:
-    async with running(alone_settings.model_copy(update={"database_app_url": alone_settings.database_url})) as owner:
+    async with running(alone_settings.model_copy(update={"database_app_url": None})) as owner:
         async with owner.services.transaction() as tx:
             await (await tx.connection()).exec_driver_sql("UPDATE alembic_version SET version_num = '0000'")
     assert fields(problem(await alone.http.get("/readyz"), 503, "unavailable")) == {"migrations"}
