@@ -19,6 +19,7 @@ from models.dead_letter_commands import Filter, Replayed, ReplayOutcome, discard
 from models.dead_letters import DeadLetter, DeadLetterStatus, Letter, park
 from models.errors import NotFound, StateConflict
 from models.outbox import append
+from models.tenancy import make_scoped_sessions
 from ops.cli.dlq import dlq
 from ops.settings import Settings
 from ops.topics import ensure_topics
@@ -59,9 +60,14 @@ async def engine(settings: Settings) -> AsyncIterator[AsyncEngine]:
     await made.dispose()
 
 
+def service(engine: AsyncEngine) -> AsyncSession:
+    """A session as the API has one for its operators: the restricted role, for no store."""
+    return make_scoped_sessions(engine)()
+
+
 async def do_replay(engine: AsyncEngine, *ids: uuid.UUID) -> list[Replayed]:
-    """As the API does it: with the restricted role."""
-    async with AsyncSession(engine) as tx, tx.begin():
+    """As the API does it."""
+    async with service(engine) as tx, tx.begin():
         return await replay(tx, ids, actor=ACTOR, now=datetime.now(UTC))
 
 
@@ -76,7 +82,7 @@ async def letters(engine: AsyncEngine, count: int, status: str = "parked") -> Se
 
 
 async def _letters(engine: AsyncEngine, status: str) -> Sequence[DeadLetter]:
-    async with AsyncSession(engine, expire_on_commit=False) as tx:
+    async with service(engine) as tx:
         return await list_letters(tx, status=DeadLetterStatus(status), limit=100)
 
 
@@ -192,10 +198,10 @@ async def test_a_replay_in_vain_parks_the_same_letter_again(
         (again,) = await _letters(engine, "parked")
         assert again.id == letter.id
         assert await catalog.read() == [], "what waits goes on waiting"
-        async with AsyncSession(engine) as tx, tx.begin():
+        async with service(engine) as tx, tx.begin():
             await discard(tx, letter.id, reason="beyond repair", actor=ACTOR, now=datetime.now(UTC))
         await catalog.until(lambda seen: [record.id for record in seen] == [str(behind.id)])
-    async with AsyncSession(engine) as tx:
+    async with service(engine) as tx:
         with pytest.raises(StateConflict):
             await discard(tx, letter.id, reason="twice", actor=ACTOR, now=datetime.now(UTC))
         assert await replay(tx, [letter.id], actor=ACTOR, now=datetime.now(UTC)) == [
@@ -217,7 +223,7 @@ async def test_a_discard_lets_the_waiting_rows_go_on_in_order(
         (letter,) = await letters(engine, 1)
         await insert(db, behind[100:200])
         await asyncio.sleep(0.3)
-        async with AsyncSession(engine) as tx, tx.begin():
+        async with service(engine) as tx, tx.begin():
             await discard(tx, letter.id, reason="not needed", actor=ACTOR, now=datetime.now(UTC))
         await insert(db, behind[200:])
         await catalog.until(lambda seen: len(seen) >= 300)
@@ -258,7 +264,7 @@ async def test_an_agents_letter_goes_through_the_outbox_again_with_its_id(
     )
     async with topics(settings.kafka_brokers, "stores") as reader:
         with relay(settings):
-            async with AsyncSession(engine) as tx, tx.begin():
+            async with service(engine) as tx, tx.begin():
                 await append(tx, event)
             (record,) = await reader.until(lambda seen: len(seen) == 1)
             letter = Letter(
@@ -296,7 +302,7 @@ async def test_a_filter_replays_in_order(
         owner = key if n % 2 else other
         await _park(settings, Letter("agent", "packstream.catalog", 3, n, owner, "x", "", b"", event_id, "ad_changed"))
     with relay(settings):
-        async with AsyncSession(engine) as tx, tx.begin():
+        async with service(engine) as tx, tx.begin():
             done = await replay(tx, Filter(source="agent", key=key), actor=ACTOR, now=datetime.now(UTC))
         await catalog.until(lambda seen: len(seen) == 3)
     assert len(done) == 3
