@@ -11,12 +11,13 @@ CODE := api models schemas streams agents ops
 PYTEST ?= $(BIN)/pytest
 ARGS ?=
 
-.PHONY: FORCE help setup setup-debezium lock demo test lint bench test-debezium
+.PHONY: FORCE help setup setup-debezium lock demo test test-all lint bench test-debezium
 
 help:
 	@echo "make demo           set up, start everything, replay a marketplace week, check every number"
 	echo "make setup          .venv with the packstream command, jars and caches; nothing outside this checkout"
-	echo "make test           the whole suite (ARGS='-k name' for a part of it)"
+	echo "make test           the suite on real parts (ARGS='-k name' for a part of it)"
+	echo "make test-all       the same and the long ones: faults of the whole system, small demos"
 	echo "make lint           ruff, mypy, import contracts, event schemas, migrations against models"
 	echo "make bench          the benchmarks, ratios printed"
 	echo "make test-debezium  the relay's contract, on Debezium"
@@ -55,6 +56,10 @@ demo: setup
 	@$(BIN)/packstream demo $(ARGS)
 
 test: setup
+	@$(PYTEST) -m "not debezium and not browser and not slow" $(ARGS)
+
+# Also the long ones: kills and standstills of the whole system, small demos, the benches' shapes.
+test-all: setup
 	@$(PYTEST) -m "not debezium and not browser" $(ARGS)
 
 lint: setup
