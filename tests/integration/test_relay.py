@@ -162,19 +162,23 @@ async def test_a_relay_that_stands_still_loses_its_lanes_and_spoils_nothing(
     assert first_occurrences(await catalog.read()) == expected([*written, *more, *last])
 
 
+DISTURBANCES = ("relay_broker_away", "relay_producer_broken", "relay_database_gone")
+
+
 async def test_sigterm_ends_a_busy_relay_cleanly(settings: Settings, db: asyncpg.Connection, catalog: Topics) -> None:
+    """Nothing is sent twice, unless a part was away meanwhile: then what it had not answered is sent again."""
     drafts = [Draft(key) for key in keys(500) for _ in range(20)]
     await insert(db, drafts)
-    with relay(settings) as process:
-        assert process.terminate() == 0
-        first_away = process.said("relay_broker_away")
+    with relay(settings) as first:
+        assert first.terminate() == 0
     left = await pending(db)
     with relay(settings) as second:
         await drained(db)
-        repeats = first_away or second.said("relay_broker_away")
     seen = await catalog.read()
     assert first_occurrences(seen) == expected(drafts)
-    assert len(seen) == len(drafts) or repeats, f"a clean end repeats nothing ({left} rows were left)"
+    disturbed = any(process.said(event) for process in (first, second) for event in DISTURBANCES)
+    logs = "\n".join(process.log.read_text()[-3000:] for process in (first, second))
+    assert len(seen) == len(drafts) or disturbed, f"a clean end repeats nothing ({left} rows were left): {logs}"
 
 
 @pytest.fixture
