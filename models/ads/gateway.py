@@ -1,8 +1,9 @@
 """The ads engine's door to Redis: the budget gate, the agent's counters, the marks of events seen.
 
 Keys of a shard share a hash tag. `ads:{S}:gate` holds epoch, run_id, watermark_us (logical), ticked_us (Redis TIME of
-the last tick); `ads:{S}:day:<day>:<ad>` holds events, impressions, clicks, settled, M<minute> (reserved at serve) and
-S<minute> (settled of it). The Lua files say what moves when. Redis holds nothing that cannot be rebuilt.
+the last tick); `ads:{S}:day:<day>:<ad>` holds events, impressions, clicks, settled, M<minute> (reserved at serve),
+S<minute> (settled of it), and the gate's running sum of both (held, held_at, oldest: lua/admit.lua). The Lua files say
+what moves when. Redis holds nothing that cannot be rebuilt.
 """
 
 from __future__ import annotations

@@ -5,17 +5,24 @@
 -- Returns {epoch, run id} that the gate holds, and the caller's run id.
 local message = cmsgpack.unpack(ARGV[2])
 for _, e in ipairs(message[3]) do
-  local key = KEYS[2] .. e[1]
-  local known = redis.call('HGET', key, 'events')
-  if not known or tonumber(known) < e[2] then
-    local minutes = e[6]
+  local key, minutes = KEYS[2] .. e[1], e[6]
+  local names = {'events'}
+  for i = 1, #minutes, 2 do names[#names + 1] = 'S' .. minutes[i] end
+  local known = redis.call('HMGET', key, unpack(names))
+  if not known[1] or tonumber(known[1]) < e[2] then
     local fields = {'events', e[2], 'impressions', e[3], 'clicks', e[4], 'settled', string.format('%.0f', e[5])}
-    for i = 1, #minutes, 2 do
-      fields[#fields + 1] = 'S' .. minutes[i]
-      fields[#fields + 1] = string.format('%.0f', minutes[i + 1])
+    local back = false
+    for n = 2, #names do
+      local before, settled_of = tonumber(known[n] or -1), minutes[2 * n - 2]
+      if before ~= settled_of then -- of an ad's open minutes few have moved
+        fields[#fields + 1] = names[n]
+        fields[#fields + 1] = string.format('%.0f', settled_of)
+      end
+      back = back or before > settled_of
     end
     redis.call('HSET', key, unpack(fields))
-    if not known then redis.call('EXPIRE', key, 259200) end
+    if back then redis.call('HDEL', key, 'held') end -- it may be too low now: admit.lua sums anew
+    if not known[1] then redis.call('EXPIRE', key, 259200) end
   end
 end
 local old = redis.call('HMGET', KEYS[1], 'watermark_us', 'epoch', 'run_id')
