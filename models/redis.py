@@ -21,6 +21,8 @@ from models.errors import Unavailable
 RUN_ID: Final = object()  #: an argument that becomes the run id of the server that receives the command
 COMMANDS_MAX: Final = 512  #: of one pipeline
 QUEUE_MAX: Final = 20_000  #: commands waiting; more are refused
+# What a server says that would obey at another moment: no memory, no disk, no master, no time, no replicas.
+PASSING: Final = ("OOM", "MISCONF", "READONLY", "LOADING", "BUSY", "NOREPLICAS", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN")
 
 Argument = Any
 _Waiting = tuple[tuple[Argument, ...], "asyncio.Future[Any]"]
@@ -59,7 +61,7 @@ class RedisLink:
         await self._disconnect()
 
     async def execute(self, *args: Argument) -> Any:
-        """The reply of one command. Raises Unavailable, or ResponseError for a command that Redis refuses."""
+        """The reply of one command. Raises Unavailable, or ResponseError for a command that Redis never obeys."""
         if len(self._queue) >= QUEUE_MAX or self._task is None or self._task.done():
             raise Unavailable("Redis is not reachable or overloaded")
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
@@ -112,7 +114,7 @@ class RedisLink:
                 reply = await connection.read_response()
             except ResponseError as exc:
                 if not future.done():
-                    future.set_exception(exc)
+                    future.set_exception(_refusal(exc))
                 continue
             if not future.done():
                 future.set_result(reply)
@@ -139,3 +141,9 @@ class RedisLink:
         for _, future in batch:
             if not future.done():
                 future.set_exception(Unavailable(f"Redis does not answer: {why}"))
+
+
+def _refusal(error: ResponseError) -> Exception:
+    """Unavailable for what Redis refuses at the moment only; the error itself for a fault of ours."""
+    code = error.status_code or str(error).partition(" ")[0]
+    return Unavailable(f"Redis refuses: {code}") if code in PASSING else error
