@@ -28,6 +28,7 @@ async def submit(tx: AsyncSession, wanted: NewLicense, *, store_id: UUID, actor:
 
     Raises what attaching raises: NotFound, ValidationFailed (media of another kind), StateConflict (not uploaded yet).
     """
+    await stores_reads.store(tx, store_id, lock=True)  # before its media, as in delete_due: else they could deadlock
     found = License(id=new_id(), store_id=store_id, status=LicenseStatus.PENDING, created_at=now, **wanted.model_dump())
     await media.attach(
         tx,
@@ -112,9 +113,15 @@ async def delete_due(tx: AsyncSession, *, limit: int, actor: str, now: datetime)
 
 
 async def _take(tx: AsyncSession, query: Select[License], limit: int) -> list[License]:
-    """Due licences, store after store as all who lock several do; those that others hold are left to the next turn."""
+    """Due licences, locked with their stores; where others hold one of the two, the next turn has them.
+
+    A change of standing locks the ad catalogue's version. Whoever has it must wait for no store: whoever has that may
+    wait for the version.
+    """
     locked = query.order_by(License.store_id, License.id).limit(limit).with_for_update(skip_locked=True)
-    return list(await tx.scalars(locked))
+    due = (await tx.scalars(locked)).all()
+    free = await stores_reads.lock_free(tx, {found.store_id for found in due})
+    return [found for found in due if found.store_id in free]
 
 
 async def _remove(tx: AsyncSession, found: License, *, action: str, actor: str, now: datetime) -> None:

@@ -22,6 +22,12 @@ async def store(tx: AsyncSession, store_id: UUID, *, lock: bool = False) -> Stor
     return found
 
 
+async def lock_free(tx: AsyncSession, store_ids: Collection[UUID]) -> set[UUID]:
+    """Lock those of the stores that nobody else has locked, without waiting, until the transaction ends."""
+    query = select(Store.id).where(Store.id.in_(store_ids)).with_for_update(skip_locked=True)
+    return set(await tx.scalars(query))
+
+
 async def by_ids(tx: AsyncSession, store_ids: Collection[UUID]) -> dict[UUID, Store]:
     """Those of the stores that exist."""
     if not store_ids:

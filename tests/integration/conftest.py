@@ -59,6 +59,19 @@ async def gcs_api(gcs_settings: Settings) -> AsyncIterator[Api]:
 
 
 @pytest.fixture
+def gcs_alone_settings(stack: Stack, database: Database, redis_url: str, gcs: str) -> Settings:
+    """Settings of an API on a database of this test alone and the fake GCS."""
+    return settings_for(stack, database, redis_url=redis_url, gcs_endpoint=gcs, log_level="warning")
+
+
+@pytest.fixture
+async def gcs_alone(gcs_alone_settings: Settings) -> AsyncIterator[Api]:
+    """An API on a database of this test alone and the fake GCS."""
+    async with running(gcs_alone_settings) as started:
+        yield started
+
+
+@pytest.fixture
 async def uploader(gcs_api: Api) -> Person:
     """Someone who uploads, for a vendor."""
     return await gcs_api.register("vendor")
