@@ -25,6 +25,7 @@ class Ad(Base):
         CheckConstraint("ends_at > starts_at", name="flight"),
         Index(None, "store_id", "created_at", "id"),
         Index("ix_ads_active", "placement", postgresql_where=text("status = 'active'")),
+        Index("ix_ads_target_product_id", "target_product_id", postgresql_where=text("target_product_id IS NOT NULL")),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
