@@ -101,6 +101,10 @@ class LicenseNotExpired(Conflict):
     code, title = "license_not_expired", "Only an expired licence can be deleted"
 
 
+class CartNotActive(Conflict):
+    code, title = "cart_not_active", "The cart's quote is no longer in force"
+
+
 class IdempotencyInProgress(Conflict):
     code, title = "idempotency_in_progress", "A request with this Idempotency-Key is under way: try again"
     retry_after_s = 1

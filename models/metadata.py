@@ -3,6 +3,7 @@
 from models import audit, clock, dead_letters, idempotency, inbox, outbox
 from models.ads import tables as ads
 from models.billing import tables as billing
+from models.cart import tables as cart
 from models.catalog import tables as catalog
 from models.database import Base
 from models.identity import tables as identity
@@ -17,6 +18,7 @@ __all__ = [
     "ads",
     "audit",
     "billing",
+    "cart",
     "catalog",
     "clock",
     "dead_letters",

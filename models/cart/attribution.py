@@ -10,15 +10,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import msgspec
 
 from models.ads.tokens import AdClaims, TokenKeys
 from models.errors import InvalidToken
-
-TOKENS_MAX: Final = 20  #: in one quote
 
 
 class Dropped(StrEnum):

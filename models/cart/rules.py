@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import Final, NamedTuple
 from uuid import UUID
 
+from models.errors import CartNotActive
+
 CURRENCY: Final = "USD"
 BP: Final = 10_000  #: basis points of the whole
-ITEMS_MAX: Final = 100
-QUANTITY_MAX: Final = 10_000_000  #: of one line; with it no sum leaves 64 bits
 
 
 class CartStatus(StrEnum):
@@ -156,6 +157,14 @@ class Quote:
 NOT_SOLD: Final = Notice(WarningCode.VENDOR_NOT_ELIGIBLE, "the vendor may not sell at present")
 UNKNOWN: Final = Notice(WarningCode.PRODUCT_UNAVAILABLE, "there is no such product")
 NOT_OFFERED: Final = Notice(WarningCode.PRODUCT_UNAVAILABLE, "the product is not offered to you at present")
+
+
+def check_convertible(status: CartStatus, *, valid_until: datetime, now: datetime) -> None:
+    """CartNotActive unless a checkout may still take the quote: it is good before `valid_until`."""
+    if status is not CartStatus.ACTIVE:
+        raise CartNotActive("the cart has been converted")
+    if now >= valid_until:
+        raise CartNotActive("the quote has expired: ask for a new one")
 
 
 def share(cents: int, basis_points: int) -> int:
