@@ -35,7 +35,7 @@ class Size:
     seconds: float
 
 
-FULL: Final = Size(rounds=3, events_per_s=500, warm_up_s=2.0, seconds=10.0)
+FULL: Final = Size(rounds=3, events_per_s=500, warm_up_s=5.0, seconds=10.0)
 QUICK: Final = Size(rounds=1, events_per_s=50, warm_up_s=0.2, seconds=1.0)
 
 

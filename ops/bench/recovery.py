@@ -13,7 +13,7 @@ from uuid import UUID
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
-from agents.runtime.store import POSITION_KEY
+from agents.runtime.store import POSITION_KEY, collecting_later
 from models.ads.gateway import day_key
 from models.ads.rules import day_number, shard_of
 from models.database import new_id
@@ -175,10 +175,11 @@ async def _read(brokers: str) -> float:
     await consumer.seek_to_beginning(*partitions)
     ends = await consumer.end_offsets(partitions)
     count, began, pending = 0, time.monotonic(), set(partitions)
-    while pending:
-        for records in (await consumer.getmany(timeout_ms=200, max_records=20_000)).values():
-            count += len(records)
-        pending = {tp for tp in pending if await consumer.position(tp) < ends[tp]}
+    with collecting_later():
+        while pending:
+            for records in (await consumer.getmany(timeout_ms=200, max_records=20_000)).values():
+                count += len(records)
+            pending = {tp for tp in pending if await consumer.position(tp) < ends[tp]}
     seconds = time.monotonic() - began
     await consumer.stop()
     return count / seconds
