@@ -25,7 +25,7 @@ from rich.console import Console
 from models.outbox import lane_of
 from ops.bench.results import Plan, Result, Rounds, percentile, to_json, to_table
 from ops.bench.site import BenchSite, site
-from ops.debezium.connector import debezium
+from ops.debezium.connector import NAME, debezium
 from ops.stack.errors import StackError
 from ops.stack.paths import DataDir
 from schemas.registry import PARTITIONS
@@ -106,6 +106,7 @@ async def _started(name: str, found: BenchSite, n: int) -> AsyncIterator[None]:
             found.brokers,
             owner_url=addresses["DATABASE_URL"],
             cdc_url=addresses["DATABASE_CDC_URL"],
+            name=f"{NAME}-{n}",
         ):
             yield
 

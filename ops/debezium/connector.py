@@ -126,15 +126,19 @@ async def connect_worker(data: DataDir, brokers: str) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def debezium(
-    data: DataDir, brokers: str, *, owner_url: str, cdc_url: str, slot: str = SLOT
+    data: DataDir, brokers: str, *, owner_url: str, cdc_url: str, slot: str = SLOT, name: str = NAME
 ) -> AsyncIterator[str]:
-    """Debezium reading the outbox of a database; its slot is dropped at the end. Yields the worker's REST address."""
+    """Debezium reading the outbox of a database; its slot is dropped at the end. Yields the worker's REST address.
+
+    A second one on the same brokers needs another `name`: Kafka Connect keeps offsets by it, and with the slot the
+    log that they point into is gone.
+    """
     await prepare_database(owner_url)
     async with connect_worker(data, brokers) as connect_url:
-        await put_connector(connect_url, configuration(cdc_url, slot=slot))
+        await put_connector(connect_url, configuration(cdc_url, slot=slot), name=name)
         await wait_for_slot(owner_url, slot)
         yield connect_url
-        await delete_connector(connect_url)
+        await delete_connector(connect_url, name=name)
     await drop_slot(owner_url, slot)
 
 
