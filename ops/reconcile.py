@@ -59,6 +59,7 @@ class Reconciliation:
     clicks: int | None
     spend_micros: int | None
     adjustments: int
+    unreadable: int = 0  #: records of the topic, of whatever day, that nobody can count: each is a dead letter
     differences: list[Difference] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
@@ -124,12 +125,13 @@ async def _reconcile(
         stores = await reconciling.stores_of_ads(tx)
     table = await _read_table(settings, progress)
     recounts = {day: Recount(day_number(day), grace, stores) for day in days}
-    await _recount(settings, table, list(recounts.values()), progress)
+    unreadable = await _recount(settings, table, list(recounts.values()), progress)
     found = []
     for day, recount in recounts.items():
         async with sessions.begin() as tx:
             stored = await reconciling.read_day(tx, day)
             one = compare(day, recount, table, stored, stores, shards=settings.ad_shards)
+            one.unreadable = unreadable
             now = await _business_time(settings, sessions)
             await reconciling.keep_report(tx, day, one.as_json(), cleared=one.ok and one.closed, now=now)
         found.append(one)
@@ -154,7 +156,9 @@ async def _read_table(settings: Settings, progress: Progress) -> Table:
     return table
 
 
-async def _recount(settings: Settings, table: Table, recounts: Sequence[Recount], progress: Progress) -> None:
+async def _recount(settings: Settings, table: Table, recounts: Sequence[Recount], progress: Progress) -> int:
+    """Count the topic for each of `recounts`; how many of its records cannot be read."""
+    unreadable = 0
     until = {partition: position + 1 for partition, position in table.positions.items()}
     async for batch in read_topic(kafka.connection(settings), AD_EVENTS, until=until):
         for record in batch:
@@ -162,11 +166,13 @@ async def _recount(settings: Settings, table: Table, recounts: Sequence[Recount]
                 _, fields = decode_dict(record.value)
                 columns = unpack(fields)
             except (UndecodableError, MalformedBatchError, KeyError):
-                continue  # the agent has made a dead letter of it
+                unreadable += 1
+                continue
             for recount in recounts:
                 recount.add(columns)
         progress(len(batch))
         await asyncio.sleep(0)
+    return unreadable
 
 
 def compare(

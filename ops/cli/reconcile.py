@@ -49,6 +49,8 @@ def describe(one: Reconciliation) -> str:
     """A day in words."""
     state = "closed" if one.closed else "open"
     head = f"{one.day}: {state}, {one.accepted} events accepted, {one.adjustments} adjustments, "
+    if one.unreadable:
+        head += f"{one.unreadable} records that cannot be read (see `packstream dlq list`), "
     if one.ok:
         return head + "all differences are zero"
     lines = [f"  {d.level} {d.key}: expected {d.expected}, found {d.found}" for d in one.differences]
