@@ -158,8 +158,8 @@ class Collector:
         by_shard: dict[int, list[AdEvent]] = {}
         for waiting in batch:
             by_shard.setdefault(waiting.shard, []).append(waiting.event)
-        async with self._pool.acquire() as driver, driver.transaction():
-            return await writes.record_events(driver, by_shard, skew_s=self._skew_s, actor=self._actor, now=self._now())
+        async with self._pool.acquire() as driver:
+            return await writes.record_flush(driver, by_shard, skew_s=self._skew_s, actor=self._actor, now=self._now())
 
     def _settle(self, batch: Sequence[Waiting], outcomes: dict[bytes, Outcome]) -> None:
         self._held -= len(batch)

@@ -22,7 +22,7 @@ RUN_ID: Final = object()  #: an argument that becomes the run id of the server t
 COMMANDS_MAX: Final = 512  #: of one pipeline
 QUEUE_MAX: Final = 20_000  #: commands waiting; more are refused
 # What a server says that would obey at another moment: no memory, no disk, no master, no time, no replicas.
-PASSING: Final = ("OOM", "MISCONF", "READONLY", "LOADING", "BUSY", "NOREPLICAS", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN")
+PASSING: Final = ("OOM", "MISCONF", "READONLY", "LOADING", "BUSY", "NOREPLICAS", "MASTERDOWN", "CLUSTERDOWN")
 
 Argument = Any
 _Waiting = tuple[tuple[Argument, ...], "asyncio.Future[Any]"]

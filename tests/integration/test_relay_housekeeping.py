@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 from agents.housekeeping.leader import IDLE_S, LEADER_LOCK
 from models import outbox, outbox_partitions
 from models.ads.engine import ShardsFrozen, freeze_shards, tick
-from models.ads.writes import record_events
+from models.ads.writes import record_events, record_flush
 from models.clock import Clock, set_clock
 from models.database import new_id
 from ops.settings import Settings
@@ -56,8 +56,9 @@ async def db(settings: Settings) -> AsyncIterator[asyncpg.Connection]:
     await connection.close()
 
 
+@pytest.mark.parametrize("record", [record_events, record_flush])
 async def test_what_a_tick_excludes_never_comes_after_it(
-    settings: Settings, engine: AsyncEngine, db: asyncpg.Connection
+    settings: Settings, engine: AsyncEngine, db: asyncpg.Connection, record: Callable[..., Awaitable[list[AdEvent]]]
 ) -> None:
     """Collectors that commit late race with ticks on one shard; without the shard's lock this fails."""
     async with AsyncSession(engine) as tx, tx.begin():
@@ -73,7 +74,7 @@ async def test_what_a_tick_excludes_never_comes_after_it(
             expires = int(datetime.now(UTC).timestamp()) + chance.choice((-1, 0, 0, 0, 1))
             event = AdEvent(new_id().bytes, new_id().bytes, IMPRESSION, expires - 1, expires, 10)
             async with driver.transaction():
-                refused = await record_events(driver, {0: [event]}, skew_s=SKEW_S, now=datetime.now(UTC), actor="test")
+                refused = await record(driver, {0: [event]}, skew_s=SKEW_S, now=datetime.now(UTC), actor="test")
                 await asyncio.sleep(chance.uniform(0, 0.05))
             taken += not refused
         await driver.close()
