@@ -20,6 +20,7 @@ from ops.demo.books import (
     place_of,
     split_cents,
 )
+from ops.demo.licensing import LicenseBook, check_licenses
 from ops.demo.settling import Stored
 from ops.demo.views import PageView
 from ops.reconcile import Reconciliation
@@ -33,6 +34,8 @@ class Evidence:
 
     views: Sequence[PageView]
     books: Books
+    licenses: LicenseBook
+    vendors: set[str]  #: stores
     stored: Stored
     reconciled: Sequence[Reconciliation]
 
@@ -72,6 +75,7 @@ def audit(evidence: Evidence) -> list[Difference]:
         *check_charges(books, stored.charges),
         *check_budgets(books, stored.rollups),
         *stored.leftovers,
+        *check_licenses(evidence.licenses, stored.licenses, stored.verified, evidence.vendors),
         *(difference for one in evidence.reconciled for difference in check_reconciliation(books, one)),
     ]
 

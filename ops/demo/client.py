@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from datetime import datetime
 from typing import Any, Final, NamedTuple, Self
+from uuid import uuid4
 
 import aiohttp
 import orjson
@@ -12,6 +13,8 @@ from yarl import URL
 
 ATTEMPTS: Final = 6
 RETRY_S: Final = 0.2  #: before the second attempt; doubles
+UPLOADED_POLL_S: Final = 0.1
+UPLOADED_WITHIN_S: Final = 30.0  #: an upload is known to the API, by the storage's own news
 TIMEOUT_S: Final = 30.0
 TRY_AGAIN: Final = (429, 503)
 KEPT_PATH_CHARS: Final = 64
@@ -74,6 +77,60 @@ class Api:
         """From now on it is served."""
         path = f"/api/v1/vendor/ads/{ad_id}"
         await self._data("PATCH", path, 200, json={"status": "active"}, headers={"Authorization": token})
+
+    async def try_to_activate(self, token: str, ad_id: str) -> str:
+        """What activating the ad gets: the status, and the problem's code where it is one."""
+        path = f"/api/v1/vendor/ads/{ad_id}"
+        answer = await self._send("PATCH", path, json={"status": "active"}, headers={"Authorization": token})
+        return f"{answer.status} {answer.body.get('code', '')}".strip()
+
+    async def upload(self, token: str, kind: str, file_name: str, content: bytes) -> str:
+        """A PDF through a signed URL; returns its media id once the storage has told the API that it is there."""
+        media = {"kind": kind, "file_name": file_name, "content_type": "application/pdf", "size_bytes": len(content)}
+        made = await self._data("POST", "/api/v1/media", 201, json=media, headers=_once(token))
+        upload = made["upload"]
+        url = URL(upload["url"], encoded=True)
+        async with self._http.request(upload["method"], url, data=content, headers=upload["headers"]) as response:
+            if response.status != 200:
+                raise UnexpectedAnswer(f"upload of {file_name}: {response.status} {await response.text()}")
+        media_id = str(made["media"]["id"])
+        await self._uploaded(token, media_id)
+        return media_id
+
+    async def _uploaded(self, token: str, media_id: str) -> None:
+        path = f"/api/v1/media/{media_id}"
+        for _ in range(round(UPLOADED_WITHIN_S / UPLOADED_POLL_S)):
+            status = (await self._data("GET", path, 200, headers={"Authorization": token}))["status"]
+            if status not in ("pending", "failed"):
+                return
+            if status == "failed":
+                break
+            await asyncio.sleep(UPLOADED_POLL_S)
+        raise UnexpectedAnswer(f"GET {path}: {status} after the upload")
+
+    async def submit_license(self, token: str, application: dict[str, str]) -> str:
+        """A licence that waits for a decision; its id."""
+        body = await self._data("POST", "/api/v1/licenses", 201, json=application, headers=_once(token))
+        return str(body["id"])
+
+    async def pending_licenses(self) -> list[str]:
+        """The ids in the administrator's queue, the oldest first."""
+        found: list[str] = []
+        path: str | None = "/api/admin/licenses?status=pending&limit=100"
+        while path is not None:
+            answer = await self._send("GET", path, headers={"Authorization": self._token})
+            if answer.status != 200:
+                raise UnexpectedAnswer(f"GET {path}: {answer.status} {answer.body}")
+            found += [row["id"] for row in answer.body["data"]]
+            cursor = answer.body["meta"]["next_cursor"]
+            path = cursor and f"/api/admin/licenses?status=pending&limit=100&cursor={cursor}"
+        return found
+
+    async def approve_license(self, license_id: str) -> str:
+        """An administrator's decision; the licence's status."""
+        path, decision = f"/api/admin/licenses/{license_id}/decision", {"decision": "approve"}
+        body = await self._data("POST", path, 200, json=decision, headers=_once(self._token))
+        return str(body["status"])
 
     async def set_clock(self, now: datetime) -> None:
         """Move the logical clock of every process."""
@@ -142,6 +199,11 @@ class Api:
                     return Answer(response.status, orjson.loads(body) if body else {}, attempt)
             await asyncio.sleep(RETRY_S * 2 ** (attempt - 1))
         raise AssertionError("the last attempt returns or raises")
+
+
+def _once(token: str) -> dict[str, str]:
+    """The headers of a request whose repeats have no effect of their own."""
+    return {"Authorization": token, "Idempotency-Key": str(uuid4())}
 
 
 def bearer(body: dict[str, Any]) -> str:

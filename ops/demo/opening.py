@@ -1,10 +1,10 @@
-"""Opening the marketplace: stores sign up, vendors are verified, ads are placed and activated."""
+"""Opening the marketplace: stores sign up, vendors' licences are approved, ads are placed and activated."""
 
 from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar
@@ -12,9 +12,9 @@ from uuid import UUID
 
 from models.database import make_engine, make_sessions
 from models.stores import writes as stores
-from models.stores.rules import KycStatus
 from ops.demo.books import PlacedAd
 from ops.demo.client import Api
+from ops.demo.licensing import LicenseBook, document
 from ops.demo.plan import AdPlan, BuyerPlan, Plan, VendorPlan
 from ops.demo.progress import Advance, Progress
 from ops.demo.views import PageView
@@ -22,6 +22,7 @@ from ops.settings import Settings
 
 AT_ONCE: Final = 8  #: requests; each sign-up costs the API an Argon2 hash
 ACTOR: Final = "command:demo"
+LICENSED_DAYS: Final = 365  #: before and after
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -38,18 +39,19 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Marketplace:
-    """Everyone who takes part: buyers by their segment, ads by their id."""
+    """Everyone who takes part: buyers by their segment, ads by their id; and how the vendors came by their licences."""
 
     buyers: dict[str, Account]
     vendors: dict[VendorPlan, Account]
     ads: dict[str, PlacedAd]
+    licenses: LicenseBook
 
 
 async def open_marketplace(
     api: Api, settings: Settings, plan: Plan, views: Sequence[PageView], progress: Progress
 ) -> Marketplace:
-    """Sign up, verify, place ads whose flight is the days of `views`."""
-    password = secrets.token_urlsafe(24)
+    """Sign up, hand in licences, place ads whose flight is the days of `views`; approve, and only then activate."""
+    password, book = secrets.token_urlsafe(24), LicenseBook()
 
     async def buyer(planned: BuyerPlan) -> Account:
         name = f"Buyer {planned.segment}"
@@ -57,19 +59,42 @@ async def open_marketplace(
 
     async def vendor(planned: VendorPlan) -> Account:
         user = f"vendor-{planned.campaign}-{planned.slot}"
-        return await _sign_up(api, user, password, name=planned.name, kind="vendor", state=planned.state)
+        account = await _sign_up(api, user, password, name=planned.name, kind="vendor", state=planned.state)
+        book.submitted[await _hand_in(api, account, planned.name)] = account.store_id
+        return account
 
     title = f"opening {len(plan.buyers) + len(plan.vendors)} stores, placing {len(plan.ads)} ads"
     with progress.stage(title, len(plan.vendors) + len(plan.buyers) + len(plan.ads)) as advance:
         vendors = dict(zip(plan.vendors, await _each(plan.vendors, vendor, advance), strict=True))
-        await _verify(settings, vendors.values())
+        await _subscribe(settings, vendors.values())
         flight = _flight(views)
         buyers, placed = await asyncio.gather(
             _each(plan.buyers, buyer, advance),
             _each(plan.ads, lambda ad: _place(api, ad, vendors[ad.vendor], flight), advance),
         )
+    await _license_and_activate(api, book, {a.store_id: a for a in vendors.values()}, placed, progress)
     segments = {planned.segment: account for planned, account in zip(plan.buyers, buyers, strict=True)}
-    return Marketplace(segments, vendors, {ad.ad_id: ad for ad in placed})
+    return Marketplace(segments, vendors, {ad.ad_id: ad for ad in placed}, book)
+
+
+async def _license_and_activate(
+    api: Api, book: LicenseBook, vendors: Mapping[str, Account], ads: Sequence[PlacedAd], progress: Progress
+) -> None:
+    """Show that no ad runs without a licence; then an administrator approves them, and all ads are activated."""
+
+    async def approve(license_id: str) -> None:
+        if await api.approve_license(license_id) == "verified" and license_id in book.submitted:
+            book.approved[license_id] = book.submitted[license_id]
+
+    async def activate(ad: PlacedAd) -> None:
+        await api.activate_ad(vendors[ad.store_id].token, ad.ad_id)
+
+    with progress.stage(f"approving {len(vendors)} licences, activating ads", len(vendors) + len(ads)) as advance:
+        first = ads[0]
+        book.too_early[first.ad_id] = await api.try_to_activate(vendors[first.store_id].token, first.ad_id)
+        book.queued = await api.pending_licenses()
+        await _each(book.queued, approve, advance)
+        await _each(ads, activate, advance)
 
 
 async def _sign_up(api: Api, user: str, password: str, *, name: str, kind: str, state: str) -> Account:
@@ -78,14 +103,23 @@ async def _sign_up(api: Api, user: str, password: str, *, name: str, kind: str, 
     return Account(store_id, token, state)
 
 
-async def _verify(settings: Settings, vendors: Iterable[Account]) -> None:
-    """As `packstream admin store ID --kyc verified --subscription on` does it, audited, for all of them at once."""
+async def _hand_in(api: Api, vendor: Account, name: str) -> str:
+    """The vendor's licence, as a document of its own; its id. It waits for a decision."""
+    number = f"{vendor.state}-{vendor.store_id[-6:].upper()}"
+    media_id = await api.upload(vendor.token, "license", f"{number}.pdf", document(f"{name}: licence {number}"))
+    today, term = datetime.now(UTC).date(), timedelta(days=LICENSED_DAYS)
+    period = {"issued_on": (today - term).isoformat(), "expires_on": (today + term).isoformat()}
+    application = {"media_id": media_id, "type": "merchant", "number": number, "issuing_state": vendor.state}
+    return await api.submit_license(vendor.token, application | period)
+
+
+async def _subscribe(settings: Settings, vendors: Iterable[Account]) -> None:
+    """As `packstream admin store ID --subscription on` does it, audited, for all of them at once."""
     engine = make_engine(settings.sqlalchemy_url, pool_size=1, application="packstream-demo")
     now = datetime.now(UTC)
     try:
         async with make_sessions(engine).begin() as tx:
             for store_id in sorted(UUID(vendor.store_id) for vendor in vendors):
-                await stores.set_kyc(tx, store_id, KycStatus.VERIFIED, actor=ACTOR, now=now)
                 await stores.set_subscription(tx, store_id, True, actor=ACTOR, now=now)
     finally:
         await engine.dispose()
@@ -99,6 +133,7 @@ def _flight(views: Sequence[PageView]) -> dict[str, str]:
 
 
 async def _place(api: Api, ad: AdPlan, vendor: Account, flight: dict[str, str]) -> PlacedAd:
+    """As a draft."""
     fields: dict[str, Any] = {
         "name": ad.name,
         "headline": f"Item {ad.item} of {ad.vendor.name}",
@@ -108,7 +143,6 @@ async def _place(api: Api, ad: AdPlan, vendor: Account, flight: dict[str, str]) 
         "daily_budget_cents": ad.daily_budget_cents,
     }
     ad_id = await api.create_ad(vendor.token, {**fields, **flight})
-    await api.activate_ad(vendor.token, ad_id)
     return PlacedAd(ad_id, vendor.store_id, vendor.state, ad.placement, ad.bid_cpm_cents, ad.daily_budget_cents)
 
 

@@ -40,6 +40,7 @@ class Report:
     data: str
     stores: dict[str, int]
     ads: int
+    licenses: dict[str, int]  #: uploaded, approved, activations_refused (before that)
     offers_refused: int
     clicks_without_ad: int
     lines: dict[Place, Line]
@@ -64,6 +65,7 @@ class Report:
             "data": self.data,
             "stores": self.stores,
             "ads": self.ads,
+            "licenses": self.licenses,
             "offers_refused": self.offers_refused,
             "clicks_without_ad": self.clicks_without_ad,
             "total": asdict(self.total),
@@ -81,6 +83,7 @@ class Report:
 def show(report: Report, console: Console) -> None:
     """Print it for people."""
     console.print(_table(report))
+    console.print(_licenses(report.licenses))
     total = report.total
     refused = total.views - total.served
     console.print(
@@ -104,6 +107,13 @@ def show(report: Report, console: Console) -> None:
         console.print(f"… and {len(report.differences) - SHOWN_MAX} more")
     verdict = "every row is accounted for and all differences are zero"
     console.print(verdict if report.ok else f"NOT OK: {len(report.differences)} differences")
+
+
+def _licenses(counts: dict[str, int]) -> str:
+    return (
+        f"{counts['uploaded']} licences were uploaded, {counts['approved']} approved by an administrator; before that, "
+        f"{counts['activations_refused']} activation of an ad was tried and refused."
+    )
 
 
 def _table(report: Report) -> Table:

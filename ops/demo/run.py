@@ -72,6 +72,7 @@ async def _run(options: Options, system: System, api: Api, views: Sequence[PageV
         data=str(options.data.root),
         stores={"buyer": len(marketplace.buyers), "vendor": len(marketplace.vendors)},
         ads=len(marketplace.ads),
+        licenses=marketplace.licenses.totals(),
         offers_refused=await api.metric("packstream_ad_exclusions_total", "budget_exhausted"),
         clicks_without_ad=evidence.books.clicks_without_ad.total(),
         lines=lines(evidence, differences),
@@ -96,4 +97,5 @@ async def _replay_and_settle(
     with progress.stage("reconciling with the raw topic"):
         reconciled = await reconcile_days(settings, days)
         stored = await settling.read(settings, days)
-    return Evidence(views, books, stored, reconciled)
+    vendors = {account.store_id for account in marketplace.vendors.values()}
+    return Evidence(views, books, marketplace.licenses, vendors, stored, reconciled)

@@ -14,6 +14,7 @@ import asyncpg
 
 from ops.demo.books import AdDayKey, Difference, Totals
 from ops.demo.client import Api
+from ops.demo.licensing import StoredLicense
 from ops.demo.progress import Advance
 from ops.settings import Settings
 
@@ -28,11 +29,13 @@ class NotSettled(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What Postgres has of the demo's days."""
+    """What Postgres has of the demo's days, and of the vendors' licences."""
 
     rollups: dict[AdDayKey, Totals]
     charges: dict[tuple[date, str], tuple[int, int]]  #: by day and store: micros, cents
     leftovers: list[Difference]  #: rows in tables that have to be empty
+    licenses: dict[str, StoredLicense]
+    verified: set[str]  #: stores
 
 
 async def gates_open(api: Api, settings: Settings) -> None:
@@ -80,10 +83,16 @@ async def outbox_drained(settings: Settings) -> None:
 
 
 async def read(settings: Settings, days: Sequence[date]) -> Stored:
-    """Rollups, charges, and what should not be there."""
+    """Rollups, charges, licences, and what should not be there."""
     db = await asyncpg.connect(settings.database_url)
     try:
-        return Stored(await _rollups(db, days), await _charges(db, days), await _leftovers(db))
+        return Stored(
+            await _rollups(db, days),
+            await _charges(db, days),
+            await _leftovers(db),
+            await _licenses(db),
+            {str(row["id"]) for row in await db.fetch("SELECT id FROM stores WHERE kyc_status = 'verified'")},
+        )
     finally:
         await db.close()
 
@@ -102,6 +111,16 @@ async def _charges(db: asyncpg.Connection[Any], days: Sequence[date]) -> dict[tu
         days,
     )
     return {(day, str(store_id)): (micros, cents) for day, store_id, micros, cents in rows}
+
+
+async def _licenses(db: asyncpg.Connection[Any]) -> dict[str, StoredLicense]:
+    rows = await db.fetch(
+        "SELECT l.id, l.store_id, l.status, count(m.id) = 1 AS whole FROM licenses l"
+        " LEFT JOIN media_attachments a ON a.entity_type = 'license' AND a.entity_id = l.id"
+        " LEFT JOIN media m ON m.id = a.media_id AND m.kind = 'license' AND m.status NOT IN ('pending', 'failed')"
+        " GROUP BY l.id"
+    )
+    return {str(row["id"]): StoredLicense(str(row["store_id"]), row["status"], row["whole"]) for row in rows}
 
 
 async def _leftovers(db: asyncpg.Connection[Any]) -> list[Difference]:

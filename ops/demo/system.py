@@ -18,7 +18,7 @@ from typing import Final
 
 from ops.settings import Settings
 from ops.stack.errors import StackError
-from ops.stack.local import records
+from ops.stack.local import parse_parts, records
 from ops.stack.paths import DataDir
 from ops.stack.processes import SUPERVISOR, die_with_parent
 from ops.stack.units import last_line
@@ -27,6 +27,7 @@ MARK: Final = "made-by-packstream-demo"
 """A file in every directory that a demo has made, and may empty again."""
 
 STOP_S: Final = 40.0
+NEEDED: Final = ("postgres", "kafka", "redis", "gcs")  #: parts; gcs takes the vendors' licences
 ENVIRONMENT: Final = {
     "PACKSTREAM_ENV": "dev",
     "RATE_LIMIT_SCALE": "1000",  # a week of views in two minutes
@@ -60,6 +61,8 @@ async def running_system(data: DataDir, *, parts: str | None) -> AsyncIterator[S
 
     Enter it in the main thread.
     """
+    if missing := [name for name in NEEDED if name not in parse_parts(parts)]:
+        raise StackError(f"demo: it needs {', '.join(missing)} too: name it in --parts")
     prepare(data)
     environ = {**os.environ, **ENVIRONMENT, "DATA_DIR": str(data.root)}
     log = data.log("up")

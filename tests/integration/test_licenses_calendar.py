@@ -17,6 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from agents import notifications
 from agents.housekeeping.leader import housekeeping
 from agents.housekeeping.licenses import LICENSES_A_STEP, keep_licenses
+from models.licensing import reads as licensing
 from models.media.tables import Media, MediaDeletion
 from models.stores import reads as stores
 from ops.settings import Settings
@@ -241,6 +242,25 @@ async def test_a_submission_holds_no_document_while_it_waits_for_its_store(api: 
         assert not submission.done()
         await tx.get_one(Media, UUID(media["id"]), with_for_update={"nowait": True})
     assert created(await submission)["status"] == "pending"
+
+
+@pytest.mark.parametrize("held", ["store", "licence"])
+async def test_what_somebody_has_locked_is_left_to_the_next_turn(
+    api: Api, vendor: Person, admin: Person, held: str
+) -> None:
+    """To wait for it would be a deadlock where its holder waits for the catalogue's version, which flips lock."""
+    other = await api.register("vendor")
+    made, _ = [await approved(api, person, admin, expires_on=END) for person in (vendor, other)]
+    async with as_owner(api) as tx:
+        if held == "store":
+            await stores.store(tx, UUID(vendor.store["id"]), lock=True)
+        else:
+            await licensing.license_of(tx, UUID(made["id"]), store_id=None, lock=True)
+        async with asyncio.timeout(5):
+            assert await keep(api, at(END + DAY)) == 1
+    assert (await kyc_of(api, vendor), await kyc_of(api, other)) == ("verified", "expired")
+    assert await keep(api, at(END + DAY)) == 1
+    assert await kyc_of(api, vendor) == "expired"
 
 
 async def test_what_breaks_off_the_housekeeping_leaves_nothing_of_it(api: Api, vendor: Person, admin: Person) -> None:

@@ -20,6 +20,7 @@ from ops.stack.paths import DataDir
 from ops.stack.processes import Identity
 
 ROWS = 240
+PARTS = "postgres,kafka,redis,gcs"
 TAMPER = """
 CREATE OR REPLACE FUNCTION tamper() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN NEW.spend_micros := NEW.spend_micros + 1; RETURN NEW; END $$;
@@ -41,7 +42,7 @@ def start(data: DataDir) -> Iterator[Start]:
     started: list[subprocess.Popen[str]] = []
 
     def run(*options: str) -> subprocess.Popen[str]:
-        argv = [sys.executable, "-m", "ops.cli", "demo", "--json", "--parts", "postgres,kafka,redis", *options]
+        argv = [sys.executable, "-m", "ops.cli", "demo", "--json", "--parts", PARTS, *options]
         process = subprocess.Popen([*argv, "--data", str(data.root)], stdout=subprocess.PIPE, text=True)
         started.append(process)
         return process
@@ -83,6 +84,8 @@ def test_two_days_of_page_views_add_up_to_the_last_micro(start: Start, data: Dat
     assert total["impressions"] == total["served"] > 0
     assert total["charged_cents"] > 0
     assert report["offers_refused"] > 0
+    vendors = report["stores"]["vendor"]
+    assert report["licenses"] == {"uploaded": vendors, "approved": vendors, "activations_refused": 1}
     assert len(report["reconciled"]) == 2
     assert not running(data)
 
@@ -124,3 +127,9 @@ def test_a_directory_that_no_demo_has_made_is_left_alone(start: Start, data: Dat
     process = start()
     assert process.wait(60) == 1
     assert (data.root / "precious").exists()
+
+
+def test_a_demo_without_a_place_for_licences_does_not_start(start: Start, data: DataDir) -> None:
+    process = start("--parts", "postgres,kafka,redis")
+    assert process.wait(60) == 1
+    assert not data.root.exists()
