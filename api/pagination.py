@@ -6,7 +6,9 @@ import binascii
 import hmac
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Final, NamedTuple, TypeVar
+from datetime import datetime
+from typing import Annotated, Any, Final, NamedTuple, Protocol, TypeVar
+from uuid import UUID
 
 import orjson
 from fastapi import Depends, Query, Request
@@ -48,6 +50,20 @@ class Cursors:
         return hmac.digest(self._secret, list_name.encode() + b"\0" + body, "sha256")[:MAC_BYTES]
 
 
+class Dated(Protocol):
+    """Rows that a list sorts by when they were created, ties by id."""
+
+    @property
+    def created_at(self) -> datetime: ...
+    @property
+    def id(self) -> UUID: ...
+
+
+def by_time(row: Dated) -> Key:
+    """The sort key that `Page.after_time` reads."""
+    return [row.created_at.isoformat(), str(row.id)]
+
+
 class Page(NamedTuple):
     """The page that a client asks for. Query `limit + 1` rows, so that `cut` knows whether more follow."""
 
@@ -58,6 +74,16 @@ class Page(NamedTuple):
     def after(self, list_name: str) -> list[Any] | None:
         """The sort key after which the page begins; None for the first page."""
         return None if self.cursor is None else self.cursors.read(list_name, self.cursor)
+
+    def after_time(self, list_name: str) -> tuple[datetime, UUID] | None:
+        """As `after`, in a list sorted by a time and the id."""
+        key = self.after(list_name)
+        return None if key is None else (datetime.fromisoformat(key[0]), UUID(key[1]))
+
+    def after_number(self, list_name: str) -> tuple[int, UUID] | None:
+        """As `after`, in a list sorted by a number and the id."""
+        key = self.after(list_name)
+        return None if key is None else (key[0], UUID(key[1]))
 
     def cut(self, list_name: str, rows: Sequence[T], key: Callable[[T], Key]) -> tuple[list[T], str | None]:
         """The page's rows and the cursor of the next one, which is None at the end."""

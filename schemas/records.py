@@ -124,6 +124,22 @@ class EmailRequested:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class InventoryChanged:
+    """A vendor set what is there of a product. What orders reserve and take is on the orders topic."""
+
+    event_id: UUID
+    occurred_at: datetime
+    actor: str
+    product_id: UUID
+    store_id: UUID
+    on_hand_before: int
+    on_hand: int
+    reserved: int
+    event_type: str = "inventory_changed"
+    version: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LicenseExpiring:
     """A verified licence ends within 14 days. Once for each licence."""
 
@@ -203,6 +219,28 @@ class NotificationRequested:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProductChanged:
+    """A product was created, changed or deleted: the product as it is now."""
+
+    event_id: UUID
+    occurred_at: datetime
+    actor: str
+    product_id: UUID
+    store_id: UUID
+    sku: str
+    title: str
+    category: str
+    unit: str
+    price_cents: int
+    moq: int
+    active: bool
+    deleted: bool
+    event_type: str = "product_changed"
+    version: int = 1
+    max_qty: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StoreComplianceChanged:
     """A store's licence standing changed: whether it may trade follows from it."""
 
@@ -235,11 +273,13 @@ RECORDS: dict[str, type[Record]] = {
     "ad_events": AdEvents,
     "ad_spend_rolled_up": AdSpendRolledUp,
     "email_requested": EmailRequested,
+    "inventory_changed": InventoryChanged,
     "license_expiring": LicenseExpiring,
     "license_status_changed": LicenseStatusChanged,
     "media_deleted": MediaDeleted,
     "media_uploaded": MediaUploaded,
     "notification_requested": NotificationRequested,
+    "product_changed": ProductChanged,
     "store_compliance_changed": StoreComplianceChanged,
     "subscription_changed": SubscriptionChanged,
 }

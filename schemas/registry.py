@@ -83,6 +83,8 @@ EVENTS: Final = {
         _event("ad_spend_rolled_up", "ads.rollups", "store_id"),
         _event("ad_daily_charge_recorded", "ads.rollups", "store_id"),
         _event("ad_changed", "catalog", "ad_id"),
+        _event("product_changed", "catalog", "product_id"),
+        _event("inventory_changed", "catalog", "product_id"),
         _event("media_uploaded", "media", "media_id"),
         _event("media_deleted", "media", "media_id"),
         _event("store_compliance_changed", "stores", "store_id"),

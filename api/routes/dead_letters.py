@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime
+from datetime import date
 from typing import Annotated, Any, Final
 from uuid import UUID
 
@@ -11,7 +11,7 @@ from fastapi import APIRouter, Query
 from api.dependencies import Admin, Now, Tx
 from api.envelope import Envelope, ListEnvelope
 from api.idempotency import IdempotentRoute
-from api.pagination import Key, Paged
+from api.pagination import Paged, by_time
 from models import dead_letter_commands as commands
 from models.dead_letter_commands import ReplayOutcome
 from models.dead_letters import DeadLetter, DeadLetterStatus
@@ -36,7 +36,6 @@ async def list_letters(
     key: Annotated[Line | None, Query()] = None,
 ) -> ListEnvelope[DeadLetterOut]:
     """Newest first."""
-    after = page.after(LIST)
     letters = await commands.list_letters(
         tx,
         status=DeadLetterStatus(status) if status else None,
@@ -44,9 +43,9 @@ async def list_letters(
         topic=topic,
         key=key,
         limit=page.limit + 1,
-        after=(datetime.fromisoformat(after[0]), UUID(after[1])) if after else None,
+        after=page.after_time(LIST),
     )
-    shown, cursor = page.cut(LIST, letters, _sort_key)
+    shown, cursor = page.cut(LIST, letters, by_time)
     return ListEnvelope.of([_out(letter) for letter in shown], cursor)
 
 
@@ -73,10 +72,6 @@ async def discard_letter(letter_id: UUID, body: Discard, admin: Admin, tx: Tx, n
     """Give it up for good; what waits behind it goes on."""
     letter = await commands.discard(tx, letter_id, reason=body.reason, actor=admin.actor, now=now)
     return Envelope(data=_out(letter, full=True))
-
-
-def _sort_key(letter: DeadLetter) -> Key:
-    return letter.created_at.isoformat(), str(letter.id)
 
 
 def _out(letter: DeadLetter, *, full: bool = False) -> DeadLetterOut:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Final
 from uuid import UUID
 
@@ -11,7 +10,7 @@ from fastapi import APIRouter, Response
 from api.dependencies import Admin, Manager, Now, StoreMember, Tx
 from api.envelope import Envelope, ListEnvelope
 from api.idempotency import IdempotentRoute
-from api.pagination import Key, Page, Paged
+from api.pagination import Paged, by_time
 from models.licensing import reads, writes
 from models.licensing.rules import Decision, LicenseStatus
 from schemas.http.licensing import LicenseDecision, LicenseOut, NewLicense
@@ -35,8 +34,8 @@ async def submit(body: NewLicense, manager: Manager, tx: Tx, now: Now) -> Envelo
 async def list_licenses(member: StoreMember, tx: Tx, page: Paged) -> ListEnvelope[LicenseOut]:
     """The store's licences, newest first."""
     name = f"{LIST}:{member.store_id}"
-    rows = await reads.of_store(tx, member.store_id, limit=page.limit + 1, after=_after(page, name))
-    shown, cursor = page.cut(name, [LicenseOut.model_validate(row) for row in rows], _sort_key)
+    rows = await reads.of_store(tx, member.store_id, limit=page.limit + 1, after=page.after_time(name))
+    shown, cursor = page.cut(name, [LicenseOut.model_validate(row) for row in rows], by_time)
     return ListEnvelope.of(shown, cursor)
 
 
@@ -52,8 +51,8 @@ async def queue(admin: Admin, tx: Tx, page: Paged, status: StatusFilter | None =
     """All stores' licences, oldest first."""
     name = f"{QUEUE}:{status}"
     wanted = None if status is None else LicenseStatus(status)
-    rows = await reads.queue(tx, status=wanted, limit=page.limit + 1, after=_after(page, name))
-    shown, cursor = page.cut(name, [LicenseOut.model_validate(row) for row in rows], _sort_key)
+    rows = await reads.queue(tx, status=wanted, limit=page.limit + 1, after=page.after_time(name))
+    shown, cursor = page.cut(name, [LicenseOut.model_validate(row) for row in rows], by_time)
     return ListEnvelope.of(shown, cursor)
 
 
@@ -64,12 +63,3 @@ async def decide(license_id: UUID, body: LicenseDecision, admin: Admin, tx: Tx, 
         tx, license_id, Decision(body.decision), reason=body.reason or None, actor=admin.actor, now=now
     )
     return Envelope(data=LicenseOut.model_validate(found))
-
-
-def _after(page: Page, name: str) -> reads.After | None:
-    key = page.after(name)
-    return None if key is None else (datetime.fromisoformat(key[0]), UUID(key[1]))
-
-
-def _sort_key(found: LicenseOut) -> Key:
-    return [found.created_at.isoformat(), str(found.id)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated, Any, Final
 from uuid import UUID
 
@@ -14,10 +13,9 @@ from api.dependencies import Now, Process, StoreMember, Tx
 from api.envelope import Envelope, ListEnvelope
 from api.idempotency import IdempotentRoute
 from api.media_services import MediaServices
-from api.pagination import Key, Paged
+from api.pagination import Paged, by_time
 from models.errors import FieldError, ValidationFailed
 from models.media import reads, writes
-from models.media.reads import MediaView
 from models.media.rules import MediaKind, MediaStatus, ObjectName, check_readable
 from schemas.http.media import MediaCreated, MediaOut, MediaUrl, NewMedia, Push, UploadOut
 from schemas.http.media import MediaKind as KindFilter
@@ -67,16 +65,15 @@ async def list_media(
 ) -> ListEnvelope[MediaOut]:
     """The store's media, newest first."""
     name = f"{LIST}:{member.store_id}:{kind}:{status}"
-    key = page.after(name)
     rows = await reads.media_list(
         tx,
         store_id=member.store_id,
         limit=page.limit + 1,
-        after=None if key is None else (datetime.fromisoformat(key[0]), UUID(key[1])),
+        after=page.after_time(name),
         kind=None if kind is None else MediaKind(kind),
         status=None if status is None else MediaStatus(status),
     )
-    media, cursor = page.cut(name, rows, _sort_key)
+    media, cursor = page.cut(name, rows, by_time)
     return ListEnvelope.of([MediaOut.model_validate(one) for one in media], cursor)
 
 
@@ -141,7 +138,3 @@ def _parsed(body: bytes) -> Push:
             for entry in exc.errors(include_url=False, include_input=False, include_context=False)
         ]
         raise ValidationFailed("this is not a push about an object", errors=errors) from None
-
-
-def _sort_key(media: MediaView) -> Key:
-    return media.created_at.isoformat(), str(media.id)

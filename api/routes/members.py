@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Final
 from uuid import UUID
 
@@ -41,9 +40,7 @@ public_router = APIRouter(prefix="/api/v1/auth", tags=["auth"], dependencies=[De
 async def list_members(member: StoreMember, services: Process, tx: Tx, page: Paged) -> ListEnvelope[MemberOut]:
     """Everyone in the store, in the order in which they came."""
     name = f"{LIST}:{member.store_id}"
-    after = page.after(name)
-    key = (datetime.fromisoformat(after[0]), UUID(after[1])) if after else None
-    rows = await reads.members_of(tx, member.store_id, limit=page.limit + 1, after=key)
+    rows = await reads.members_of(tx, member.store_id, limit=page.limit + 1, after=page.after_time(name))
     shown, cursor = page.cut(name, rows, _sort_key)
     members = [MemberOut.model_validate(row) for row in shown]
     users = await with_avatars(tx, services, [one.user for one in members])

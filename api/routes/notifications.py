@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Final
 from uuid import UUID
 
@@ -10,7 +9,7 @@ from fastapi import APIRouter
 
 from api.dependencies import Now, StoreMember, Tx
 from api.envelope import Envelope, ListEnvelope
-from api.pagination import Key, Paged
+from api.pagination import Paged, by_time
 from models.notifications import reads, writes
 from schemas.http.notifications import AllRead, NotificationOut
 
@@ -25,10 +24,10 @@ async def list_notifications(
 ) -> ListEnvelope[NotificationOut]:
     """The store's notifications, newest first; with `unread=true` only those that nobody has read."""
     name = f"{LIST}:{member.store_id}:{unread}"
-    key = page.after(name)
-    after = None if key is None else (datetime.fromisoformat(key[0]), UUID(key[1]))
-    rows = await reads.notifications_of(tx, member.store_id, unread=unread, limit=page.limit + 1, after=after)
-    shown, cursor = page.cut(name, [NotificationOut.model_validate(row) for row in rows], _sort_key)
+    rows = await reads.notifications_of(
+        tx, member.store_id, unread=unread, limit=page.limit + 1, after=page.after_time(name)
+    )
+    shown, cursor = page.cut(name, [NotificationOut.model_validate(row) for row in rows], by_time)
     return ListEnvelope.of(shown, cursor)
 
 
@@ -43,7 +42,3 @@ async def read(notification_id: UUID, member: StoreMember, tx: Tx, now: Now) -> 
     """Mark one as read; again: the same answer."""
     found = await writes.read(tx, notification_id, store_id=member.store_id, now=now)
     return Envelope(data=NotificationOut.model_validate(found))
-
-
-def _sort_key(notification: NotificationOut) -> Key:
-    return notification.created_at.isoformat(), str(notification.id)

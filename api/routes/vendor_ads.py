@@ -12,7 +12,7 @@ from api.ad_services import AdServices
 from api.dependencies import Now, Process, Tx, Vendor
 from api.envelope import Envelope, ListEnvelope
 from api.idempotency import IdempotentRoute
-from api.pagination import Key, Paged
+from api.pagination import Paged, by_time
 from models.ads import reads, writes
 from models.ads.gateway import LiveCounters
 from models.ads.rules import AdStatus, budget_micros
@@ -35,16 +35,14 @@ async def create_ad(body: CreateAd, vendor: Vendor, tx: Tx, now: Now) -> Envelop
 async def list_ads(vendor: Vendor, tx: Tx, page: Paged, status: StatusFilter | None = None) -> ListEnvelope[AdOut]:
     """The store's ads, newest first."""
     name = f"{LIST}:{vendor.store_id}:{status}"
-    key = page.after(name)
-    after = None if key is None else (datetime.fromisoformat(key[0]), UUID(key[1]))
     rows = await reads.ads_of(
         tx,
         store_id=vendor.store_id,
         limit=page.limit + 1,
-        after=after,
+        after=page.after_time(name),
         status=None if status is None else AdStatus(status),
     )
-    ads, cursor = page.cut(name, [AdOut.model_validate(row) for row in rows], _sort_key)
+    ads, cursor = page.cut(name, [AdOut.model_validate(row) for row in rows], by_time)
     return ListEnvelope.of(ads, cursor)
 
 
@@ -86,7 +84,3 @@ def _live(counters: LiveCounters, budget: int, now: datetime) -> LiveOut:
         as_of=as_of,
         lag_ms=None if as_of is None else max(0, (now - as_of) // timedelta(milliseconds=1)),
     )
-
-
-def _sort_key(ad: AdOut) -> Key:
-    return ad.created_at.isoformat(), str(ad.id)

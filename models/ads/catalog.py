@@ -38,6 +38,7 @@ class Candidate:
     ends_at: datetime | None
     state: str  #: of the vendor's store
     eligible: bool  #: verified licence and active subscription
+    listed: bool  #: the product, if it is one's ad, is on sale
     offer: Offer  #: as the gate takes it
 
     def exclusion(self, now: datetime) -> Exclusion | None:
@@ -85,11 +86,13 @@ class Snapshot:
             placement, state = key
             there = [c for c in self.candidates if c.placement is placement]
             eligible = [c for c in there if c.eligible]
-            here = sorted((c for c in eligible if c.state == state), key=_by_bid, reverse=True)
+            near = [c for c in eligible if c.state == state]
+            here = sorted((c for c in near if c.listed), key=_by_bid, reverse=True)
             self._here[key] = here
             self._elsewhere[key] = {
                 Exclusion.VENDOR_NOT_ELIGIBLE: len(there) - len(eligible),
-                Exclusion.OTHER_STATE: len(eligible) - len(here),
+                Exclusion.OTHER_STATE: len(eligible) - len(near),
+                Exclusion.PRODUCT_NOT_LISTED: len(near) - len(here),
             }
         return self._here[key]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -14,6 +14,7 @@ from models.ads.catalog import Candidate, Snapshot
 from models.ads.gateway import Offer
 from models.ads.rules import AdStatus, Placement, TargetType, budget_micros, impression_cost_micros
 from models.ads.tables import Ad, AdCatalogVersion
+from models.catalog import reads as products
 from models.database import Driver
 from models.errors import NotFound
 from models.media.rules import ORIGINAL, ObjectName
@@ -70,10 +71,11 @@ async def snapshot(tx: AsyncSession) -> Snapshot:
     )
     rows = (await tx.execute(select(*columns).where(Ad.status == AdStatus.ACTIVE))).all()
     standings = await stores.standings(tx, list({row.store_id for row in rows}))
-    return Snapshot(version, [_candidate(row, standings[row.store_id]) for row in rows])
+    listed = await products.listed(tx, {row.target_product_id for row in rows if row.target_product_id is not None})
+    return Snapshot(version, [_candidate(row, standings[row.store_id], listed) for row in rows])
 
 
-def _candidate(row: Row[*tuple[Any, ...]], standing: stores.Standing) -> Candidate:
+def _candidate(row: Row[*tuple[Any, ...]], standing: stores.Standing, listed: Collection[UUID]) -> Candidate:
     return Candidate(
         ad_id=row.id,
         store_id=row.store_id,
@@ -87,6 +89,7 @@ def _candidate(row: Row[*tuple[Any, ...]], standing: stores.Standing) -> Candida
         ends_at=row.ends_at,
         state=standing.state,
         eligible=standing.may_sell,
+        listed=row.target_product_id is None or row.target_product_id in listed,
         offer=Offer(row.id, impression_cost_micros(row.bid_cpm_cents), budget_micros(row.daily_budget_cents)),
     )
 

@@ -60,6 +60,7 @@ class Exclusion(StrEnum):
     ENDED = "ended"
     VENDOR_NOT_ELIGIBLE = "vendor_not_eligible"
     OTHER_STATE = "other_state"
+    PRODUCT_NOT_LISTED = "product_not_listed"
     BEYOND_LIMIT = "beyond_limit"
     BUDGET_EXHAUSTED = "budget_exhausted"
     GATE_CLOSED = "gate_closed"

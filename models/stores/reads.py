@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import ARRAY, ColumnElement, Uuid, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.errors import NotFound
-from models.stores.rules import KycStatus, may_sell
 from models.stores.tables import Store
 
 
@@ -44,9 +43,12 @@ class Standing(NamedTuple):
 
 async def standings(tx: AsyncSession, store_ids: Collection[UUID]) -> dict[UUID, Standing]:
     """The standing of each of the stores that exists."""
-    columns = select(Store.id, Store.state, Store.kyc_status, Store.subscription_active)
-    rows = await tx.execute(columns.where(Store.id.in_(store_ids)))
-    return {
-        row.id: Standing(row.state, may_sell(kyc_status=KycStatus(row.kyc_status), subscription_active=row[3]))
-        for row in rows
-    }
+    may_sell = func.store_may_sell(Store.kyc_status, Store.subscription_active)
+    rows = await tx.execute(select(Store.id, Store.state, may_sell).where(Store.id.in_(store_ids)))
+    return {store_id: Standing(state, sells) for store_id, state, sells in rows}
+
+
+def selling_to(store_id: UUID) -> ColumnElement[Sequence[UUID]]:
+    """As an array in a query: the vendors who may sell, in the store's own state."""
+    state = select(Store.state).where(Store.id == store_id).scalar_subquery()
+    return func.array(select(func.selling_vendors(state)).scalar_subquery(), type_=ARRAY(Uuid()))

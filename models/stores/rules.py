@@ -1,4 +1,4 @@
-"""Stores: kinds, compliance states and who may sell. Pure."""
+"""Stores: kinds and compliance states. Pure. (Who may sell is said in SQL: `store_may_sell`.)"""
 
 from __future__ import annotations
 
@@ -17,8 +17,3 @@ class KycStatus(StrEnum):
     VERIFIED = "verified"
     REJECTED = "rejected"
     EXPIRED = "expired"
-
-
-def may_sell(*, kyc_status: KycStatus, subscription_active: bool) -> bool:
-    """Whether a vendor is shown, sells and advertises."""
-    return kyc_status is KycStatus.VERIFIED and subscription_active

@@ -35,6 +35,7 @@ def candidate(**changes: Any) -> Candidate:
         "ends_at": None,
         "state": "CA",
         "eligible": True,
+        "listed": True,
         "offer": Offer(ad_id, 1000, 1_000_000),
     }
     return Candidate(**(fields | changes))
