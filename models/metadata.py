@@ -10,6 +10,7 @@ from models.identity import tables as identity
 from models.licensing import tables as licensing
 from models.media import tables as media
 from models.notifications import tables as notifications
+from models.orders import tables as orders
 from models.stores import tables as stores
 
 metadata = Base.metadata
@@ -29,6 +30,7 @@ __all__ = [
     "media",
     "metadata",
     "notifications",
+    "orders",
     "outbox",
     "stores",
 ]
