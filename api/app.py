@@ -18,6 +18,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.ad_services import run_ads
+from api.cart_metrics import count_quotes
 from api.errors import handle
 from api.media_services import run_media
 from api.metrics import RequestMetrics
@@ -27,6 +28,7 @@ from api.routes import (
     admin,
     ads,
     auth,
+    cart,
     dead_letters,
     emails,
     health,
@@ -73,7 +75,7 @@ ROUTERS: Final[Sequence[APIRouter]] = (
     emails.router,
 )
 TEST_ROUTERS: Final[Sequence[APIRouter]] = (admin.test_router, ops.test_router)  #: not in production
-PARTS: Final[Sequence[Part]] = (follow_clock, run_media, run_ads)
+PARTS: Final[Sequence[Part]] = (follow_clock, run_media, run_ads, count_quotes)
 HANDLED: Final[Sequence[type[Exception]]] = (
     PackstreamError,
     RequestValidationError,

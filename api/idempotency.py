@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 from fastapi import Depends, Header, Request, Response
 from fastapi.routing import APIRoute
 
-from api.dependencies import authenticated, services_of, tenant_of
+from api.dependencies import Authenticated, authenticated, services_of, tenant_of
 from api.errors import problem, translate
 from models import idempotency
 from models.errors import IdempotencyKeyMissing
@@ -76,7 +76,9 @@ def _response(answer: Answer, headers: dict[str, str]) -> Response:
 
 
 async def _require_key(
-    request: Request, idempotency_key: Annotated[str | None, Header(description="1 to 255 visible ASCII")] = None
+    request: Request,
+    _: Authenticated,  # whoever is not signed in is told that first
+    idempotency_key: Annotated[str | None, Header(description="1 to 255 visible ASCII")] = None,
 ) -> None:
     if request.headers.get(HEADER) is None:
         raise IdempotencyKeyMissing
@@ -84,3 +86,6 @@ async def _require_key(
 
 KeyRequired = Depends(_require_key)
 """In a route's `dependencies`: it is refused without an Idempotency-Key."""
+
+KeyGiven = Annotated[None, KeyRequired]
+"""The same as a parameter: behind the guard of the caller's role, so that who may not call hears that first."""

@@ -14,10 +14,10 @@ from enum import StrEnum
 from typing import Final, NamedTuple
 from uuid import UUID
 
+from models.catalog.rules import BP, DiscountType, PromoType, VolumeDiscount
 from models.errors import CartNotActive
 
 CURRENCY: Final = "USD"
-BP: Final = 10_000  #: basis points of the whole
 
 
 class CartStatus(StrEnum):
@@ -54,17 +54,11 @@ class Notice(NamedTuple):
     message: str
 
 
-class Tier(NamedTuple):
-    """A volume discount from `min_qty` on: `percent` in basis points, `fixed_price` in cents a unit."""
-
-    min_qty: int
-    type: str
-    value: int
-
-
 class AppliedTier(NamedTuple):
+    """The volume discount of a line."""
+
     min_qty: int
-    type: str
+    type: DiscountType
     value: int
     discount_cents: int
 
@@ -74,14 +68,14 @@ class Promo(NamedTuple):
 
     id: UUID
     code: str
-    type: str
+    type: PromoType
     value: int
 
 
 class AppliedPromo(NamedTuple):
     id: UUID
     code: str
-    type: str
+    type: PromoType
     value: int
     discount_cents: int
 
@@ -98,7 +92,7 @@ class Product:
     moq: int
     max_qty: int | None
     available: int
-    tiers: Sequence[Tier]
+    tiers: Sequence[VolumeDiscount]
     offered: bool  #: active, not deleted, in the buyer's state
     vendor_may_sell: bool
 
@@ -173,21 +167,21 @@ def share(cents: int, basis_points: int) -> int:
     return whole + (2 * rest > BP or (2 * rest == BP and whole % 2 == 1))
 
 
-def tier_for(tiers: Iterable[Tier], quantity: int) -> Tier | None:
+def tier_for(tiers: Iterable[VolumeDiscount], quantity: int) -> VolumeDiscount | None:
     """The tier with the highest `min_qty` not above the quantity."""
     return max((tier for tier in tiers if tier.min_qty <= quantity), key=lambda tier: tier.min_qty, default=None)
 
 
-def volume_discount(tier: Tier, *, unit_price_cents: int, quantity: int) -> int:
+def volume_discount(tier: VolumeDiscount, *, unit_price_cents: int, quantity: int) -> int:
     """What the tier takes off a line: never more than the line, and never less than nothing."""
     subtotal = unit_price_cents * quantity
-    off = share(subtotal, tier.value) if tier.type == "percent" else subtotal - tier.value * quantity
+    off = share(subtotal, tier.value) if tier.type is DiscountType.PERCENT else subtotal - tier.value * quantity
     return min(max(off, 0), subtotal)
 
 
 def promo_discount(promo: Promo, total_cents: int) -> int:
     """What the promo takes off a group's sum of line totals, which never falls below zero."""
-    off = share(total_cents, promo.value) if promo.type == "percent" else promo.value
+    off = share(total_cents, promo.value) if promo.type is PromoType.PERCENT else promo.value
     return min(off, total_cents)
 
 

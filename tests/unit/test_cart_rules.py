@@ -19,7 +19,6 @@ from models.cart.rules import (
     Product,
     Promo,
     Quote,
-    Tier,
     Wanted,
     price_cart,
     price_line,
@@ -27,7 +26,10 @@ from models.cart.rules import (
     share,
     tier_for,
 )
+from models.catalog.rules import DiscountType, PromoType
+from models.catalog.rules import VolumeDiscount as Tier
 
+PERCENT, FIXED, AMOUNT = DiscountType.PERCENT, DiscountType.FIXED_PRICE, PromoType.AMOUNT
 VENDOR, OTHER = UUID(int=1), UUID(int=2)
 ITEM = UUID(int=100)
 
@@ -64,7 +66,7 @@ def cart(quantity: int, promo: Promo | None = None, *, asked: bool = True, **cha
 
 
 def percent(value: int) -> Promo:
-    return Promo(UUID(int=9), "TEN", "percent", value)
+    return Promo(UUID(int=9), "TEN", PromoType.PERCENT, value)
 
 
 @pytest.mark.parametrize(
@@ -77,28 +79,28 @@ def test_a_share_is_rounded_once_half_to_even(cents: int, bp: int, expected: int
 
 @pytest.mark.parametrize(("quantity", "min_qty"), [(1, None), (9, None), (10, 10), (49, 10), (50, 50), (10**7, 50)])
 def test_the_highest_tier_not_above_the_quantity_applies(quantity: int, min_qty: int | None) -> None:
-    tiers = [Tier(50, "percent", 100), Tier(10, "percent", 2_000)]  # in no order, and the higher one is no better
+    tiers = [Tier(50, PERCENT, 100), Tier(10, PERCENT, 2_000)]  # in no order, and the higher one is no better
     found = tier_for(tiers, quantity)
     assert (found.min_qty if found else None) == min_qty
 
 
 def test_percent_is_rounded_per_line_and_fixed_price_is_exact() -> None:
-    tenth = line(3, price_cents=335, tiers=[Tier(2, "percent", 1_000)])
+    tenth = line(3, price_cents=335, tiers=[Tier(2, PERCENT, 1_000)])
     assert (tenth.subtotal_cents, tenth.total_cents) == (1_005, 905)  # 100.5 is 100
-    assert tenth.applied == (2, "percent", 1_000, 100)
-    fixed = line(3, price_cents=335, tiers=[Tier(3, "fixed_price", 300)])
-    assert (fixed.applied, fixed.total_cents) == ((3, "fixed_price", 300, 105), 900)
+    assert tenth.applied == (2, PERCENT, 1_000, 100)
+    fixed = line(3, price_cents=335, tiers=[Tier(3, FIXED, 300)])
+    assert (fixed.applied, fixed.total_cents) == ((3, FIXED, 300, 105), 900)
 
 
 def test_a_fixed_price_above_the_list_price_takes_nothing_off_and_adds_nothing() -> None:
-    dear = line(4, price_cents=100, tiers=[Tier(1, "fixed_price", 150)])
-    assert (dear.applied, dear.total_cents) == ((1, "fixed_price", 150, 0), 400)
+    dear = line(4, price_cents=100, tiers=[Tier(1, FIXED, 150)])
+    assert (dear.applied, dear.total_cents) == ((1, FIXED, 150, 0), 400)
 
 
 def test_the_tier_is_that_of_the_quantity_after_clamping() -> None:
-    raised = line(1, moq=10, tiers=[Tier(10, "percent", 1_000)])
+    raised = line(1, moq=10, tiers=[Tier(10, PERCENT, 1_000)])
     assert (raised.quantity, raised.total_cents, codes(raised.warnings)) == (10, 9_000, ["clamped_to_moq"])
-    lowered = line(99, max_qty=5, tiers=[Tier(10, "percent", 1_000)])
+    lowered = line(99, max_qty=5, tiers=[Tier(10, PERCENT, 1_000)])
     assert (lowered.quantity, lowered.applied, codes(lowered.warnings)) == (5, None, ["clamped_to_max_qty"])
 
 
@@ -139,12 +141,12 @@ def test_a_promo_takes_off_the_sum_after_volume_discounts_rounded_once() -> None
     quote = price_cart(wanted, products, [AskedPromo(VENDOR, "TEN")], {VENDOR: percent(1_000)})
     assert quote.groups[0].promo is not None
     assert quote.groups[0].promo.discount_cents == 3  # by line it would be 2 + 2
-    both = cart(10, percent(1_000), price_cents=105, tiers=[Tier(10, "percent", 1_000)])
+    both = cart(10, percent(1_000), price_cents=105, tiers=[Tier(10, PERCENT, 1_000)])
     assert (both.subtotal_cents, both.discounts_cents, both.total_cents) == (1_050, 199, 851)  # 105, then 94.5
 
 
 def test_a_promo_never_goes_below_zero_and_needs_to_be_asked_for() -> None:
-    amount = Promo(UUID(int=9), "TEN", "amount", 5_000)
+    amount = Promo(UUID(int=9), "TEN", AMOUNT, 5_000)
     assert promo_discount(amount, 4_999) == 4_999
     quote = cart(1, amount)
     assert (quote.total_cents, quote.discounts_cents) == (0, 1_000)
@@ -189,7 +191,7 @@ SEEDS = 5_000
 def some_tiers(dice: Random) -> list[Tier]:
     steps = dice.sample(range(1, 60), dice.randint(0, 3))
     return [
-        Tier(step, *dice.choice([("percent", dice.randint(1, 10_000)), ("fixed_price", dice.randint(0, 12_000))]))
+        Tier(step, *dice.choice([(PERCENT, dice.randint(1, 10_000)), (FIXED, dice.randint(0, 12_000))]))
         for step in steps
     ]
 
@@ -210,7 +212,7 @@ def some_product(dice: Random, number: int, barred: UUID | None) -> Product:
 
 
 def some_promo(dice: Random, vendor: UUID) -> Promo:
-    kind = dice.choice([("percent", dice.randint(1, 10_000)), ("amount", dice.randint(1, 10**6))])
+    kind = dice.choice([(PromoType.PERCENT, dice.randint(1, 10_000)), (AMOUNT, dice.randint(1, 10**6))])
     return Promo(UUID(int=50 + vendor.int), f"C{vendor.int}", *kind)
 
 
@@ -257,7 +259,7 @@ def line_price(item: Product, quantity: int) -> tuple[int, int]:
         rung = tier if step <= quantity else rung
     if rung is None:
         return int(unit * quantity), int(unit * quantity)
-    if rung.type == "fixed_price":
+    if rung.type == FIXED:
         return int(unit * quantity), int(min(unit, Fraction(rung.value)) * quantity)
     off = exact(unit * quantity * Fraction(rung.value, 10_000))
     return int(unit * quantity), int(unit * quantity) - off
@@ -279,7 +281,7 @@ def books(case: Case) -> dict[UUID, list[int]]:
     for vendor, row in sums.items():
         promo = case.promos.get(vendor) if vendor in {one.vendor_store_id for one in case.asked} else None
         row[2] = row[1]
-        if promo is not None and promo.type == "amount":
+        if promo is not None and promo.type == AMOUNT:
             row[2] = max(0, row[1] - promo.value)
         elif promo is not None:
             row[2] = row[1] - exact(Fraction(row[1] * promo.value, 10_000))
