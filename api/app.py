@@ -69,6 +69,7 @@ ROUTERS: Final[Sequence[APIRouter]] = (
     products.router,
     inventory.router,
     vendor_promos.router,
+    cart.router,
     admin.router,
     ops.router,
     dead_letters.router,
