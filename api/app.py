@@ -24,6 +24,7 @@ from api.media_services import run_media
 from api.metrics import RequestMetrics
 from api.middleware import Edge, EdgeRules
 from api.openapi import describe
+from api.plain_routes import Shortcut
 from api.routes import (
     admin,
     ads,
@@ -77,7 +78,7 @@ ROUTERS: Final[Sequence[APIRouter]] = (
 )
 TEST_ROUTERS: Final[Sequence[APIRouter]] = (admin.test_router, ops.test_router)  #: not in production
 PARTS: Final[Sequence[Part]] = (follow_clock, run_media, run_ads, count_quotes)
-HANDLED: Final[Sequence[type[Exception]]] = (
+HANDLED: Final[tuple[type[Exception], ...]] = (
     PackstreamError,
     RequestValidationError,
     HTTPException,
@@ -128,6 +129,7 @@ class Application(FastAPI):
     def build_middleware_stack(self) -> ASGIApp:
         app: ASGIApp = AsyncExitStackMiddleware(Dispatch(self.router))
         app = ExceptionMiddleware(app, handlers=dict.fromkeys(HANDLED, handle))
+        app = Shortcut(self.router, app, handled=HANDLED)
         origins = [origin.strip() for origin in self.settings.cors_origins.split(",") if origin.strip()]
         if origins:
             app = CORSMiddleware(

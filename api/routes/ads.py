@@ -11,16 +11,16 @@ from typing import Any, Final
 import msgspec
 from fastapi import APIRouter
 from fastapi.exceptions import RequestValidationError
-from fastapi.routing import APIRoute
 from pydantic import ValidationError
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import RedirectResponse, Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Receive
 
 from api import ad_metrics
 from api.ad_services import AdServices
 from api.dependencies import as_buyer, authenticate, request_now, services_of
 from api.envelope import Envelope
+from api.plain_routes import PlainRoute
 from models.ads.rules import EventKind, Placement, TargetType
 from models.ads.tokens import AdClaims, check_countable, check_kind, counts_until
 from models.errors import FieldError, InvalidToken, Unavailable, ValidationFailed
@@ -33,18 +33,6 @@ PREFETCHES: Final = (b"prefetch", b"prerender", b"preview")
 
 _PLACEMENTS: Final = {f"placement={placement}".encode(): placement for placement in Placement}
 _PAGES: Final = {TargetType.STORE: "/stores/", TargetType.PRODUCT: "/products/"}
-
-
-class PlainRoute(APIRoute):
-    """A route whose endpoint is given the request and gives the response, with nothing in between."""
-
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer; another method than the route's own is refused as everywhere."""
-        if scope["method"] not in (self.methods or ()):
-            await super().handle(scope, receive, send)
-            return
-        response: Response = await self.endpoint(Request(scope, receive, send))
-        await response(scope, receive, send)
 
 
 class Json(Response):
@@ -98,7 +86,7 @@ async def serve(request: Request) -> Response:
 async def impression(request: Request) -> Response:
     """Count a view. The token is the credential; the answer comes when the event is durable."""
     ads = _tracking(request)
-    token = _body(await request.body()).token
+    token = _body(await _read(request.receive)).token
     now_s = request_now(request).timestamp()
     try:
         claims = ads.keys.read(token)
@@ -187,6 +175,18 @@ def _placement(request: Request) -> Placement:
     if placement is None:
         raise ValidationFailed(errors=[FieldError("placement", "enum", f"one of {', '.join(Placement)}")])
     return placement
+
+
+async def _read(receive: Receive) -> bytes:
+    """The whole body; it nearly always comes in one message, for which Starlette's stream is a detour."""
+    body: bytes = b""
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        body += message.get("body", b"")
+        if not message.get("more_body"):
+            return body
 
 
 def _body(body: bytes) -> TrackImpression:
