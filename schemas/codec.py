@@ -109,23 +109,27 @@ def _as_dict(record: Any) -> AvroRecord:
 def _plain(value: Any) -> Any:
     if isinstance(value, list) and value and hasattr(value[0], "__dataclass_fields__"):
         return [_as_dict(item) for item in value]
-    return value
+    return _as_dict(value) if hasattr(value, "__dataclass_fields__") else value
 
 
 def _typed(cls: Any, fields: AvroRecord) -> Any:
-    nested = _NESTED.get(cls, {})
-    for name, inner in nested.items():
-        fields[name] = [_typed(inner, item) for item in fields[name]]
+    for name, inner in _NESTED.get(cls, {}).items():
+        value = fields[name]
+        if isinstance(value, list):
+            fields[name] = [_typed(inner, item) for item in value]
+        elif value is not None:
+            fields[name] = _typed(inner, value)
     return cls(**fields)
 
 
 def _nested_records() -> dict[Any, dict[str, Any]]:
-    """Which fields of a record are lists of records."""
+    """Which fields of a record are records, lists of them, or records that may be missing; at every depth."""
+    classes = [cls for cls in vars(records).values() if hasattr(cls, "__dataclass_fields__")]
     found: dict[Any, dict[str, Any]] = {}
-    for cls in RECORDS.values():
-        for name, item in cls.__dataclass_fields__.items():  # type: ignore[attr-defined]
-            inner = str(item.type).removeprefix("list[").removesuffix("]")
-            if str(item.type).startswith("list[") and hasattr(getattr(records, inner, None), "__dataclass_fields__"):
+    for cls in classes:
+        for name, item in cls.__dataclass_fields__.items():
+            inner = str(item.type).removeprefix("list[").removesuffix("]").removesuffix(" | None")
+            if hasattr(getattr(records, inner, None), "__dataclass_fields__"):
                 found.setdefault(cls, {})[name] = getattr(records, inner)
     return found
 

@@ -108,6 +108,96 @@ class AdSpendRolledUp:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ShipTo:
+    """Where an order goes, as far as geography asks."""
+
+    city: str
+    state: str
+    postal_code: str
+    country: str
+    lat: float | None = None
+    lng: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdAttribution:
+    """The ad that led to an order or a line, as checkout chose it."""
+
+    ad_id: UUID
+    kind: str
+    jti: UUID
+    target_type: str
+    target_id: UUID
+    issued_at: datetime
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderLineSnapshot:
+    """A line; one that is rejected is in no total."""
+
+    line_item_id: UUID
+    cart_item_id: UUID
+    product_id: UUID
+    title: str
+    category: str
+    quantity: int
+    unit_price_cents: int
+    line_subtotal_cents: int
+    line_total_cents: int
+    status: str
+    rejection_reason: str | None = None
+    attribution: AdAttribution | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderSnapshot:
+    """An order as it was when the event happened."""
+
+    order_id: UUID
+    number: str
+    checkout_group_id: UUID
+    cart_id: UUID
+    buyer_store_id: UUID
+    vendor_store_id: UUID
+    status: str
+    currency: str
+    subtotal_cents: int
+    discounts_cents: int
+    shipping_cents: int
+    total_cents: int
+    payment_method: str
+    payment_intent_id: UUID
+    payment_status: str
+    ship_to: ShipTo
+    created_at: datetime
+    nudge_at: datetime
+    expires_at: datetime
+    lines: list[OrderLineSnapshot]
+    promo_code: str | None = None
+    attribution: AdAttribution | None = None
+    nudged_at: datetime | None = None
+    retry_of: UUID | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckoutConverted:
+    """A cart became orders, one a vendor: each as it was placed. One event a checkout, whose id is the group's."""
+
+    event_id: UUID
+    occurred_at: datetime
+    actor: str
+    checkout_group_id: UUID
+    cart_id: UUID
+    buyer_store_id: UUID
+    currency: str
+    total_cents: int
+    orders: list[OrderSnapshot]
+    event_type: str = "checkout_converted"
+    version: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EmailRequested:
     """A user is to get one e-mail. The address is looked up when it is sent, and is in no event."""
 
@@ -272,6 +362,7 @@ RECORDS: dict[str, type[Record]] = {
     "ad_daily_charge_recorded": AdDailyChargeRecorded,
     "ad_events": AdEvents,
     "ad_spend_rolled_up": AdSpendRolledUp,
+    "checkout_converted": CheckoutConverted,
     "email_requested": EmailRequested,
     "inventory_changed": InventoryChanged,
     "license_expiring": LicenseExpiring,

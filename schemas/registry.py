@@ -79,6 +79,7 @@ def _event(name: str, aggregatetype: str, key_field: str) -> EventType:
 EVENTS: Final = {
     event.name: event
     for event in (
+        _event("checkout_converted", "orders", "checkout_group_id"),
         _event("ad_events", "ads.events", "shard"),
         _event("ad_spend_rolled_up", "ads.rollups", "store_id"),
         _event("ad_daily_charge_recorded", "ads.rollups", "store_id"),

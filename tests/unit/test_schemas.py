@@ -16,7 +16,16 @@ from models.database import new_id
 from schemas import check
 from schemas.ad_columns import AdEvent, MalformedBatchError, pack, unpack
 from schemas.codec import MARKER, UndecodableError, decode, decode_dict, encode, schema_fingerprint
-from schemas.records import AdDayTotals, AdEvents, AdSpendRolledUp
+from schemas.records import (
+    AdAttribution,
+    AdDayTotals,
+    AdEvents,
+    AdSpendRolledUp,
+    CheckoutConverted,
+    OrderLineSnapshot,
+    OrderSnapshot,
+    ShipTo,
+)
 from schemas.registry import EVENTS
 
 NOW = datetime(2026, 11, 30, 12, 0, 0, 123456, tzinfo=UTC)
@@ -46,6 +55,40 @@ def batch(events: list[AdEvent]) -> AdEvents:
 
 def test_a_record_decodes_to_itself() -> None:
     assert decode(encode(rolled_up())) == rolled_up()
+
+
+def converted() -> CheckoutConverted:
+    """A checkout of two orders: one that an ad led to, with two lines, and one without any of it."""
+    ad = AdAttribution(
+        ad_id=UUID(int=1), kind="click", jti=UUID(int=2), target_type="product", target_id=UUID(int=3),
+        issued_at=NOW, reason="only"
+    )  # fmt: skip
+    money = dict.fromkeys(("subtotal_cents", "discounts_cents", "shipping_cents", "total_cents"), 0)
+    ids = ("order_id", "checkout_group_id", "cart_id", "buyer_store_id", "vendor_store_id", "payment_intent_id")
+    texts = dict.fromkeys(("number", "status", "currency", "payment_method", "payment_status"), "x")
+    times = dict.fromkeys(("created_at", "nudge_at", "expires_at"), NOW)
+    line = OrderLineSnapshot(
+        **dict.fromkeys(("line_item_id", "cart_item_id", "product_id"), UUID(int=4)),
+        **dict.fromkeys(("title", "category", "status"), "x"),
+        **dict.fromkeys(("quantity", "unit_price_cents", "line_subtotal_cents", "line_total_cents"), 1),
+    )  # type: ignore[arg-type]
+    bought = OrderLineSnapshot(
+        **{name: getattr(line, name) for name in line.__dataclass_fields__} | {"attribution": ad}
+    )
+    place = ShipTo(city="Portland", state="OR", postal_code="97201", country="US", lat=45.5)
+    order = {**money, **texts, **times, **dict.fromkeys(ids, UUID(int=5)), "ship_to": place}
+    return CheckoutConverted(
+        event_id=UUID(int=6), occurred_at=NOW, actor="test", checkout_group_id=UUID(int=6), cart_id=UUID(int=5),
+        buyer_store_id=UUID(int=5), currency="USD", total_cents=0,
+        orders=[
+            OrderSnapshot(**order, lines=[line, bought], attribution=ad),  # type: ignore[arg-type]
+            OrderSnapshot(**order, lines=[]),  # type: ignore[arg-type]
+        ],
+    )  # fmt: skip
+
+
+def test_records_within_records_are_typed_at_every_depth() -> None:
+    assert decode(encode(converted())) == converted()
 
 
 @given(AD_EVENTS)
