@@ -9,7 +9,7 @@ from fastapi import APIRouter
 
 from api.dependencies import Now, Tx, Vendor
 from api.envelope import Envelope, ListEnvelope
-from api.idempotency import IdempotentRoute, KeyRequired
+from api.idempotency import IdempotentRoute, KeyGiven
 from api.pagination import Paged, by_time
 from models.catalog import reads, writes
 from schemas.http.catalog import SetStock, StockLineOut, StockOut
@@ -19,8 +19,10 @@ LIST: Final = "inventory"
 router = APIRouter(prefix="/api/v1/inventory", tags=["catalogue"], route_class=IdempotentRoute)
 
 
-@router.put("/{product_id}", dependencies=[KeyRequired])
-async def set_stock(product_id: UUID, body: SetStock, vendor: Vendor, tx: Tx, now: Now) -> Envelope[StockOut]:
+@router.put("/{product_id}")
+async def set_stock(
+    product_id: UUID, body: SetStock, vendor: Vendor, _key: KeyGiven, tx: Tx, now: Now
+) -> Envelope[StockOut]:
     """Say what is there of a product. Below what orders have reserved: 409."""
     set_now = await writes.set_on_hand(
         tx, product_id, body.on_hand, store_id=vendor.store_id, actor=vendor.actor, now=now
