@@ -1,4 +1,4 @@
-"""`packstream admin create|store`: administrators, and the state of a store until licences and Stripe bring it."""
+"""`packstream admin create|store`: administrators, and the state of a store by hand, past licences and Stripe."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ ROWS = 240
 PARTS = "postgres,kafka,redis,gcs"
 TAMPER = """
 CREATE OR REPLACE FUNCTION tamper() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN NEW.spend_micros := NEW.spend_micros + 1; RETURN NEW; END $$;
+BEGIN UPDATE licenses SET status = 'pending'; NEW.spend_micros := NEW.spend_micros + 1; RETURN NEW; END $$;
 CREATE TRIGGER tamper BEFORE INSERT ON ad_daily_rollups FOR EACH ROW WHEN (NEW.spend_micros > 0)
 EXECUTE FUNCTION tamper();
 """
@@ -92,7 +92,7 @@ def test_two_days_of_page_views_add_up_to_the_last_micro(start: Start, data: Dat
 
 @pytest.mark.slow
 @pytest.mark.timeout(420)
-def test_a_rollup_that_is_off_by_one_micro_fails_the_demo(start: Start, data: DataDir) -> None:
+def test_a_rollup_off_by_one_micro_and_licences_not_as_decided_fail_the_demo(start: Start, data: DataDir) -> None:
     process = start("--days", "1", "--rows", "60")
 
     def tampered() -> bool:
@@ -106,7 +106,9 @@ def test_a_rollup_that_is_off_by_one_micro_fails_the_demo(start: Start, data: Da
     report = result(process)
     assert process.returncode == 1
     assert not report["ok"]
-    assert {"rollups", "charges", "reconcile: rollups"} <= {found["level"] for found in report["differences"]}
+    assert {"rollups", "charges", "reconcile: rollups", "licences"} <= {
+        found["level"] for found in report["differences"]
+    }
     assert report["reconciled"] == []
 
 
