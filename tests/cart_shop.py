@@ -9,6 +9,7 @@ from uuid import UUID
 import httpx
 
 from models.database import new_id
+from tests import catalogue
 from tests.ads_driver import at, execute, register_vendor
 from tests.api_driver import Api, Person, created, ok
 
@@ -22,25 +23,16 @@ async def open_shop(api: Api, **store: Any) -> Person:
 
 
 async def stock(api: Api, vendor: Person, *, on_hand: int = 1_000, **changes: Any) -> str:
-    """The id of a new product of the vendor, in stock."""
-    body = {
-        "sku": f"SKU-{new_id()}",
-        "title": "Blue Dream",
-        "category": "flower",
-        "unit": "unit",
-        "price_cents": 1_000,
-    } | changes
-    client = api.as_(vendor)
-    product_id = str(created(await client.post("/api/v1/vendor/products", json=body))["id"])
-    path = f"/api/v1/inventory/{product_id}"
-    ok(await client.put(path, json={"on_hand": on_hand}, headers={"idempotency-key": str(new_id())}))
+    """The id of a new product of the vendor, for ten dollars, in stock."""
+    product_id = str((await catalogue.product(api, vendor, **({"price_cents": 1_000} | changes)))["id"])
+    await catalogue.stock(api, vendor, product_id, on_hand)
     return product_id
 
 
 async def promise(api: Api, vendor: Person, code: str = "TEN", **changes: Any) -> None:
     """A promo of the vendor: ten per cent off, always, unless `changes` says otherwise."""
-    body = {"code": code, "type": "percent", "value": 1_000} | changes
-    created(await api.as_(vendor).post("/api/v1/vendor/promos", json=body))
+    body = catalogue.promo(code=code, **changes)
+    created(await api.as_(vendor).post(catalogue.PROMOS, json=body))
 
 
 def wants(*products: str | tuple[str, int]) -> list[dict[str, Any]]:
