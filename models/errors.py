@@ -105,6 +105,12 @@ class CartNotActive(Conflict):
     code, title = "cart_not_active", "The cart's quote is no longer in force"
 
 
+class NoOrderableItems(Conflict):
+    """Of no line of a cart anything can be ordered; `errors` says why of each."""
+
+    code, title = "no_orderable_items", "Nothing in this cart can be ordered"
+
+
 class IdempotencyInProgress(Conflict):
     code, title = "idempotency_in_progress", "A request with this Idempotency-Key is under way: try again"
     retry_after_s = 1

@@ -84,6 +84,9 @@ class Settings(BaseSettings):
     ad_tick_s: float = Field(1.0, gt=0, le=30, description="time between the ticks of a shard")
 
     # Commerce
+    checkout_implementation: Literal["one_transaction"] = Field(
+        "one_transaction", description="which of models/checkout/implementations.py takes checkouts"
+    )
     auto_assign: bool = True
     platform_fee_bp: int = Field(0, ge=0, le=10_000)
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
 from hashlib import sha256
+from typing import Protocol, TypeVar
 from uuid import UUID
 
 from models.errors import StateConflict
@@ -150,3 +151,57 @@ def day_closes_at_us(number: int, *, token_ttl_s: int, skew_s: int) -> int:
 def turn(ad_id: UUID, minute: int) -> bytes:
     """What orders equal bids: SHA-256 of the ad's id and the UTC minute (minutes since 1970)."""
     return sha256(f"{ad_id}{minute}".encode()).digest()
+
+
+# -- attribution ------------------------------------------------------------------------------------------------------
+
+
+class AttributionReason(StrEnum):
+    """What told the chosen ad from the next best one."""
+
+    ONLY = "only"  #: there was no other
+    CLICK_BEFORE_IMPRESSION = "click_before_impression"
+    NEWEST = "newest"
+    SMALLEST_JTI = "smallest_jti"
+
+
+class Claim(Protocol):
+    """What a token says, as far as it attributes."""
+
+    @property
+    def kind(self) -> EventKind: ...
+    @property
+    def jti(self) -> UUID: ...
+    @property
+    def iat(self) -> int: ...
+    @property
+    def target_type(self) -> TargetType: ...
+    @property
+    def target_id(self) -> UUID: ...
+
+
+C = TypeVar("C", bound=Claim)
+
+
+def attribute(claims: Iterable[C], target_type: TargetType, target_id: UUID) -> tuple[C, AttributionReason] | None:
+    """Which of the claims led to what was ordered, and why that one; None when none is for this target.
+
+    A click before an impression, then the newest, then the smallest `jti`.
+    """
+    fitting = {
+        claim.jti: claim for claim in claims if claim.target_type is target_type and claim.target_id == target_id
+    }
+    ranked = sorted(fitting.values(), key=_rank)
+    if not ranked:
+        return None
+    return ranked[0], _told_by(*ranked[:2]) if len(ranked) > 1 else AttributionReason.ONLY
+
+
+def _rank(claim: Claim) -> tuple[bool, int, UUID]:
+    return claim.kind is not EventKind.CLICK, -claim.iat, claim.jti
+
+
+def _told_by(best: Claim, second: Claim) -> AttributionReason:
+    if best.kind is not second.kind:
+        return AttributionReason.CLICK_BEFORE_IMPRESSION
+    return AttributionReason.SMALLEST_JTI if best.iat == second.iat else AttributionReason.NEWEST

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import selectinload
 
 from models.cart.rules import CartStatus
-from models.cart.tables import CartRecord
+from models.cart.tables import CartRecord as CartRecord  # by this name for other areas too
 from models.errors import NotFound
 
 WHOLE = (selectinload(CartRecord.items), selectinload(CartRecord.vendor_groups))

@@ -51,6 +51,9 @@ class CartRecord(Base):
     payment_method: Mapped[str | None] = mapped_column(Text)
     shipping_address: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
     shipping_line: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
+    rejected_vendors: Mapped[list[dict[str, Any]] | None] = mapped_column(
+        JSONB(none_as_null=True), comment="by the checkout: [{vendor_store_id, reason}]"
+    )
     converted_at: Mapped[datetime | None]
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]

@@ -81,15 +81,20 @@ async def convert(
     payment_method: str,
     shipping_address: dict[str, Any],
     shipping_line: dict[str, Any] | None,
+    rejected_vendors: Sequence[dict[str, Any]] = (),
     now: datetime,
 ) -> None:
-    """Confirm the cart for a checkout. The caller holds its row; CartNotActive unless its quote is in force."""
+    """Confirm the cart for a checkout. The caller holds its row; CartNotActive unless its quote is in force.
+
+    `rejected_vendors`, of whom nothing was ordered: {vendor_store_id, reason}.
+    """
     rules.check_convertible(CartStatus(cart.status), valid_until=cart.valid_until, now=now)
     cart.status = CartStatus.CONVERTED
     cart.checkout_group_id = checkout_group_id
     cart.payment_method = payment_method
     cart.shipping_address = shipping_address
     cart.shipping_line = shipping_line
+    cart.rejected_vendors = list(rejected_vendors)
     cart.converted_at = cart.updated_at = now
     await tx.flush()
 

@@ -115,6 +115,11 @@ def text_of(kind: NotificationKind, values: Mapping[str, str]) -> Text:
     return Text(*(Template(part).safe_substitute(values) for part in (wording.title, wording.body, wording.link)))
 
 
+def dollars(cents: int) -> str:
+    """An amount as notifications show it."""
+    return f"${cents // 100:,}.{cents % 100:02d}"
+
+
 def is_essential(template: str) -> bool:
     """Whether nobody can unsubscribe from it: invites, and what a store's licence depends on."""
     return template == INVITE or WORDINGS[NotificationKind(template)].essential

@@ -1,0 +1,76 @@
+"""Orders, as the store that placed them and the store that got them see them."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Annotated, Final
+from uuid import UUID
+
+from fastapi import APIRouter, Query
+
+from api.dependencies import StoreMember, Tx
+from api.envelope import Envelope, ListEnvelope
+from api.idempotency import IdempotentRoute
+from api.pagination import Paged, by_time
+from models.errors import Forbidden
+from models.orders import reads
+from models.orders.rules import OrderStatus
+from schemas.http.orders import Bound, OrderOut, Perspective
+from schemas.http.orders import OrderStatus as StatusFilter
+
+LIST: Final = "orders"
+
+router = APIRouter(prefix="/api/v1/orders", tags=["orders"], route_class=IdempotentRoute)
+
+
+@router.get("")
+async def list_orders(
+    member: StoreMember,
+    tx: Tx,
+    page: Paged,
+    perspective: Perspective | None = None,
+    status: StatusFilter | None = None,
+    since: Annotated[Bound | None, Query(alias="from", description="a UTC day or a time, included")] = None,
+    until: Annotated[Bound | None, Query(alias="to", description="a UTC day or a time, included")] = None,
+) -> ListEnvelope[OrderOut]:
+    """The orders that the store placed (a buyer) or got (a vendor), newest first. `perspective` is the store's type."""
+    if perspective is not None and perspective != member.store_type:
+        raise Forbidden(f"only a {perspective} store has this perspective")
+    name = f"{LIST}:{member.store_id}:{status}:{since}:{until}"
+    rows = await reads.orders_of(
+        tx,
+        store_id=member.store_id,
+        perspective=member.store_type,
+        status=None if status is None else OrderStatus(status),
+        since=first_moment(since),
+        before=moment_behind(until),
+        limit=page.limit + 1,
+        after=page.after_time(name),
+    )
+    orders, cursor = page.cut(name, [OrderOut.model_validate(row) for row in rows], by_time)
+    return ListEnvelope.of(orders, cursor)
+
+
+@router.get("/{order_id}")
+async def get_order(order_id: UUID, member: StoreMember, tx: Tx) -> Envelope[OrderOut]:
+    """One order of the store, with its lines and its payment intent."""
+    return Envelope(data=OrderOut.model_validate(await reads.order(tx, order_id, store_id=member.store_id)))
+
+
+def first_moment(bound: date | datetime | None) -> datetime | None:
+    """Where a day begins; a time is itself."""
+    if bound is None or isinstance(bound, datetime):
+        return bound
+    return datetime.combine(bound, time(), UTC)
+
+
+def moment_behind(bound: date | datetime | None) -> datetime | None:
+    """The first moment behind a day or a time; None where there is none."""
+    if bound is None:
+        return None
+    step = timedelta(microseconds=1) if isinstance(bound, datetime) else timedelta(days=1)
+    try:
+        start = first_moment(bound)
+        return None if start is None else start + step
+    except OverflowError:
+        return None

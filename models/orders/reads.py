@@ -1,0 +1,74 @@
+"""Queries on orders. What they give is what was written when it happened; nothing is computed anew."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, or_, select, tuple_
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import selectinload
+
+from models.errors import NotFound
+from models.orders.rules import OrderStatus
+from models.orders.tables import Order as Order  # by this name for other areas too
+from models.stores.rules import StoreType
+
+WHOLE: Final = (selectinload(Order.line_items), selectinload(Order.payment_intent))
+
+
+async def order(tx: AsyncSession, order_id: UUID, *, store_id: UUID, lock: bool = False) -> Order:
+    """An order that the store placed or got, with lines and intent. NotFound for any other id.
+
+    `lock` holds the row until the transaction ends; lines and intent are read after that. Whoever changes an order,
+    its lines or its intent holds its row.
+    """
+    query = select(Order).where(Order.id == order_id, of_store(store_id))
+    if lock:
+        query = query.with_for_update()
+    found = await tx.scalar(query.options(*WHOLE).execution_options(populate_existing=True))
+    if found is None:
+        raise NotFound("there is no such order")
+    return found
+
+
+async def group(tx: AsyncSession, checkout_group_id: UUID) -> Sequence[Order]:
+    """The orders of a checkout with lines and intents, in the order of the cart's vendors."""
+    query = select(Order).where(Order.checkout_group_id == checkout_group_id).order_by(Order.id)
+    return (await tx.scalars(query.options(*WHOLE).execution_options(populate_existing=True))).all()
+
+
+async def orders_of(
+    tx: AsyncSession,
+    *,
+    store_id: UUID,
+    perspective: StoreType,
+    status: OrderStatus | None = None,
+    since: datetime | None = None,
+    before: datetime | None = None,
+    limit: int,
+    after: tuple[datetime, UUID] | None = None,
+) -> Sequence[Order]:
+    """The orders that a store placed (as a buyer) or got (as a vendor), newest first, from behind `after` on.
+
+    `since` is included, `before` is not.
+    """
+    column = Order.buyer_store_id if perspective is StoreType.BUYER else Order.vendor_store_id
+    query = select(Order).where(column == store_id)
+    if status is not None:
+        query = query.where(Order.status == status)
+    if since is not None:
+        query = query.where(Order.created_at >= since)
+    if before is not None:
+        query = query.where(Order.created_at < before)
+    if after is not None:
+        query = query.where(tuple_(Order.created_at, Order.id) < after)
+    newest_first = query.order_by(Order.created_at.desc(), Order.id.desc()).limit(limit)
+    return (await tx.scalars(newest_first.options(*WHOLE))).all()
+
+
+def of_store(store_id: UUID) -> ColumnElement[bool]:
+    """Of either side."""
+    return or_(Order.buyer_store_id == store_id, Order.vendor_store_id == store_id)
