@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from redis import Redis
 
 from ops.migrate import upgrade
 from ops.stack.local import stack_down, stack_up, start_all, stop_all
@@ -24,7 +25,7 @@ from tests.local_stack import Database, Stack, settings_for
 STACK_PARTS = ("postgres", "kafka", "redis")
 TEMPLATE = "packstream_template"
 _databases = itertools.count(1)
-_logical_databases = itertools.count(1)
+_logical_databases = itertools.cycle(range(1, DATABASES))
 
 
 @pytest.fixture(scope="session")
@@ -85,10 +86,11 @@ def database(stack: Stack) -> Iterator[Database]:
 
 @pytest.fixture
 def redis_url(bare_stack: Stack) -> str:
-    """A logical database of this test alone. A test that flushes all or restarts the server needs `own_redis`."""
-    number = next(_logical_databases)
-    assert number < DATABASES, "more tests than logical databases: raise DATABASES"
-    return bare_stack.redis.removesuffix("/0") + f"/{number}"
+    """A logical database of this test alone, empty. A test that flushes all or restarts the server needs `own_redis`."""
+    url = bare_stack.redis.removesuffix("/0") + f"/{next(_logical_databases)}"
+    with Redis.from_url(url) as client:
+        client.flushdb()
+    return url
 
 
 @pytest.fixture

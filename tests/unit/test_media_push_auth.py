@@ -90,7 +90,7 @@ async def test_keys_are_fetched_once() -> None:
         token(aud="https://elsewhere.example"),
         token(iss="https://evil.example"),
         token(exp=int(time.time()) - 60),
-        token(iat=int(time.time()) + 600),
+        token(iat=int(time.time()) + 86_400),  # made when the tests are collected
         token(email="other@project.iam.gserviceaccount.com"),
         token(email_verified=False),
         jwt.encode({"aud": AUDIENCE, "email": EMAIL}, "secret-secret-secret-secret-secret", algorithm="HS256"),
