@@ -86,7 +86,7 @@ def database(stack: Stack) -> Iterator[Database]:
 
 @pytest.fixture
 def redis_url(bare_stack: Stack) -> str:
-    """A logical database of this test alone, empty. A test that flushes all or restarts the server needs `own_redis`."""
+    """A logical database of this test alone, empty. A test that flushes all or restarts its server: `own_redis`."""
     url = bare_stack.redis.removesuffix("/0") + f"/{next(_logical_databases)}"
     with Redis.from_url(url) as client:
         client.flushdb()

@@ -274,7 +274,8 @@ async def test_postgres_itself_shows_orders_to_both_sides_alone_and_lets_only_th
                 assert await tx.scalar(text(f"SELECT count(*) FROM {table}")) == seen
             copy = text(
                 "INSERT INTO payment_intents SELECT gen_random_uuid(), gen_random_uuid(), buyer_store_id,"
-                " vendor_store_id, method, status, amount_cents, NULL, NULL, NULL, NULL, created_at, updated_at FROM payment_intents"
+                " vendor_store_id, method, status, amount_cents, NULL, NULL, NULL, NULL, created_at, updated_at"
+                " FROM payment_intents"
             )
             if person is vendor:
                 with pytest.raises(DBAPIError, match="row-level security"):
