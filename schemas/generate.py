@@ -82,9 +82,9 @@ class Writer:
                 optional.append(f"    {item['name']}: {annotation} = {default}")
         doc = doc_of(schema["doc"]) if "doc" in schema else ""
         body = "\n".join(required + optional)
-        self.classes[schema["name"]] = (
-            f"@dataclass(frozen=True, slots=True, kw_only=True)\nclass {schema['name']}:\n{doc}{body}\n"
-        )
+        source = f"@dataclass(frozen=True, slots=True, kw_only=True)\nclass {schema['name']}:\n{doc}{body}\n"
+        if self.classes.setdefault(schema["name"], source) != source:
+            sys.exit(f"{schema['name']} differs between the schemas that have it: give one of them another name")
         self.names[schema["name"]] = schema["name"]
 
 

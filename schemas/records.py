@@ -24,6 +24,94 @@ class Record(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ShipTo:
+    """Where an order goes, as far as geography asks."""
+
+    city: str
+    state: str
+    postal_code: str
+    country: str
+    lat: float | None = None
+    lng: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdAttribution:
+    """The ad that led to an order or a line, as checkout chose it."""
+
+    ad_id: UUID
+    kind: str
+    jti: UUID
+    target_type: str
+    target_id: UUID
+    issued_at: datetime
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderLineSnapshot:
+    """A line; one that is rejected is in no total."""
+
+    line_item_id: UUID
+    cart_item_id: UUID
+    product_id: UUID
+    title: str
+    category: str
+    quantity: int
+    unit_price_cents: int
+    line_subtotal_cents: int
+    line_total_cents: int
+    status: str
+    rejection_reason: str | None = None
+    attribution: AdAttribution | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderSnapshot:
+    """An order as it was when the event happened."""
+
+    order_id: UUID
+    number: str
+    checkout_group_id: UUID
+    cart_id: UUID
+    buyer_store_id: UUID
+    vendor_store_id: UUID
+    status: str
+    currency: str
+    subtotal_cents: int
+    discounts_cents: int
+    shipping_cents: int
+    total_cents: int
+    payment_method: str
+    payment_intent_id: UUID
+    payment_status: str
+    ship_to: ShipTo
+    created_at: datetime
+    nudge_at: datetime
+    expires_at: datetime
+    lines: list[OrderLineSnapshot]
+    promo_code: str | None = None
+    attribution: AdAttribution | None = None
+    nudged_at: datetime | None = None
+    retry_of: UUID | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AchSettled:
+    """The bank transfer for a delivered order has settled."""
+
+    event_id: UUID
+    occurred_at: datetime
+    actor: str
+    checkout_group_id: UUID
+    order: OrderSnapshot
+    amount_cents: int
+    ledger_event_id: UUID
+    event_type: str = "ach_settled"
+    version: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AdChanged:
     """An ad was created or changed: the ad as it is now."""
 
@@ -108,76 +196,19 @@ class AdSpendRolledUp:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ShipTo:
-    """Where an order goes, as far as geography asks."""
+class CashCollected:
+    """The agent has collected the cash of a delivered order; its intent is settled."""
 
-    city: str
-    state: str
-    postal_code: str
-    country: str
-    lat: float | None = None
-    lng: float | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AdAttribution:
-    """The ad that led to an order or a line, as checkout chose it."""
-
-    ad_id: UUID
-    kind: str
-    jti: UUID
-    target_type: str
-    target_id: UUID
-    issued_at: datetime
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OrderLineSnapshot:
-    """A line; one that is rejected is in no total."""
-
-    line_item_id: UUID
-    cart_item_id: UUID
-    product_id: UUID
-    title: str
-    category: str
-    quantity: int
-    unit_price_cents: int
-    line_subtotal_cents: int
-    line_total_cents: int
-    status: str
-    rejection_reason: str | None = None
-    attribution: AdAttribution | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OrderSnapshot:
-    """An order as it was when the event happened."""
-
-    order_id: UUID
-    number: str
+    event_id: UUID
+    occurred_at: datetime
+    actor: str
     checkout_group_id: UUID
-    cart_id: UUID
-    buyer_store_id: UUID
-    vendor_store_id: UUID
-    status: str
-    currency: str
-    subtotal_cents: int
-    discounts_cents: int
-    shipping_cents: int
-    total_cents: int
-    payment_method: str
-    payment_intent_id: UUID
-    payment_status: str
-    ship_to: ShipTo
-    created_at: datetime
-    nudge_at: datetime
-    expires_at: datetime
-    lines: list[OrderLineSnapshot]
-    promo_code: str | None = None
-    attribution: AdAttribution | None = None
-    nudged_at: datetime | None = None
-    retry_of: UUID | None = None
+    order: OrderSnapshot
+    agent_id: UUID
+    amount_cents: int
+    ledger_event_id: UUID
+    event_type: str = "cash_collected"
+    version: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -309,6 +340,145 @@ class NotificationRequested:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OrderAssigned:
+    """A delivery agent has the order."""
+
+    event_id: UUID
+    occurred_at: datetime
+    actor: str
+    checkout_group_id: UUID
+    order: OrderSnapshot
+    agent_id: UUID
+    automatic: bool
+    event_type: str = "order_assigned"
+    version: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderCanceled:
+    """The buyer canceled an order; its stock is given back."""
+
+    event_id: UUID
+    occurred_at: datetime
+    actor: str
+    checkout_group_id: UUID
+    order: OrderSnapshot
+    event_type: str = "order_canceled"
+    version: int = 1
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderDecided:
+    """The vendor decided lines of an order: all of them, or some, and then it is still pending."""
+
+    event_id: UUID
+    occurred_at: datetime
+    actor: str
+    checkout_group_id: UUID
+    order: OrderSnapshot
+    decided_lines: list[UUID]
+    event_type: str = "order_decided"
+    version: int = 1
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderDelivered:
+    """The order has arrived."""
+
+    event_id: UUID
+    occurred_at: datetime
+    actor: str
+    checkout_group_id: UUID
+    order: OrderSnapshot
+    agent_id: UUID
+    event_type: str = "order_delivered"
+    version: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderExpired:
+    """Nobody decided an order in time; its stock is given back."""
+
+    event_id: UUID
+    occurred_at: datetime
+    actor: str
+    checkout_group_id: UUID
+    order: OrderSnapshot
+    event_type: str = "order_expired"
+    version: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderInTransit:
+    """The agent has picked the order up; its stock has left the shelf."""
+
+    event_id: UUID
+    occurred_at: datetime
+    actor: str
+    checkout_group_id: UUID
+    order: OrderSnapshot
+    agent_id: UUID
+    event_type: str = "order_in_transit"
+    version: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderNudged:
+    """The vendor is asked to decide, by the buyer or by the clock (see actor)."""
+
+    event_id: UUID
+    occurred_at: datetime
+    actor: str
+    checkout_group_id: UUID
+    order: OrderSnapshot
+    event_type: str = "order_nudged"
+    version: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderPaid:
+    """The payout to the vendor is confirmed, and the order closed."""
+
+    event_id: UUID
+    occurred_at: datetime
+    actor: str
+    checkout_group_id: UUID
+    order: OrderSnapshot
+    amount_cents: int
+    ledger_event_id: UUID
+    event_type: str = "order_paid"
+    version: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderReadyForDispatch:
+    """The vendor has packed what it accepted."""
+
+    event_id: UUID
+    occurred_at: datetime
+    actor: str
+    checkout_group_id: UUID
+    order: OrderSnapshot
+    event_type: str = "order_ready_for_dispatch"
+    version: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderRetried:
+    """An expired order was placed again: the new order, in a checkout group of its own."""
+
+    event_id: UUID
+    occurred_at: datetime
+    actor: str
+    checkout_group_id: UUID
+    order: OrderSnapshot
+    event_type: str = "order_retried"
+    version: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProductChanged:
     """A product was created, changed or deleted: the product as it is now."""
 
@@ -358,10 +528,12 @@ class SubscriptionChanged:
 
 
 RECORDS: dict[str, type[Record]] = {
+    "ach_settled": AchSettled,
     "ad_changed": AdChanged,
     "ad_daily_charge_recorded": AdDailyChargeRecorded,
     "ad_events": AdEvents,
     "ad_spend_rolled_up": AdSpendRolledUp,
+    "cash_collected": CashCollected,
     "checkout_converted": CheckoutConverted,
     "email_requested": EmailRequested,
     "inventory_changed": InventoryChanged,
@@ -370,6 +542,16 @@ RECORDS: dict[str, type[Record]] = {
     "media_deleted": MediaDeleted,
     "media_uploaded": MediaUploaded,
     "notification_requested": NotificationRequested,
+    "order_assigned": OrderAssigned,
+    "order_canceled": OrderCanceled,
+    "order_decided": OrderDecided,
+    "order_delivered": OrderDelivered,
+    "order_expired": OrderExpired,
+    "order_in_transit": OrderInTransit,
+    "order_nudged": OrderNudged,
+    "order_paid": OrderPaid,
+    "order_ready_for_dispatch": OrderReadyForDispatch,
+    "order_retried": OrderRetried,
     "product_changed": ProductChanged,
     "store_compliance_changed": StoreComplianceChanged,
     "subscription_changed": SubscriptionChanged,

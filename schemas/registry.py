@@ -80,6 +80,18 @@ EVENTS: Final = {
     event.name: event
     for event in (
         _event("checkout_converted", "orders", "checkout_group_id"),
+        _event("order_decided", "orders", "checkout_group_id"),
+        _event("order_canceled", "orders", "checkout_group_id"),
+        _event("order_expired", "orders", "checkout_group_id"),
+        _event("order_nudged", "orders", "checkout_group_id"),
+        _event("order_retried", "orders", "checkout_group_id"),
+        _event("order_ready_for_dispatch", "orders", "checkout_group_id"),
+        _event("order_assigned", "orders", "checkout_group_id"),
+        _event("order_in_transit", "orders", "checkout_group_id"),
+        _event("order_delivered", "orders", "checkout_group_id"),
+        _event("cash_collected", "orders", "checkout_group_id"),
+        _event("ach_settled", "orders", "checkout_group_id"),
+        _event("order_paid", "orders", "checkout_group_id"),
         _event("ad_events", "ads.events", "shard"),
         _event("ad_spend_rolled_up", "ads.rollups", "store_id"),
         _event("ad_daily_charge_recorded", "ads.rollups", "store_id"),
