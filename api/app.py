@@ -46,6 +46,7 @@ from api.routes import (
     unsubscribe,
     users,
     vendor_ads,
+    vendor_orders,
     vendor_products,
     vendor_promos,
 )
@@ -75,6 +76,7 @@ ROUTERS: Final[Sequence[APIRouter]] = (
     cart.router,
     checkout.router,
     orders.router,
+    vendor_orders.router,
     admin.router,
     ops.router,
     dead_letters.router,

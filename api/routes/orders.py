@@ -8,14 +8,14 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query
 
-from api.dependencies import StoreMember, Tx
+from api.dependencies import Buyer, Now, StoreMember, Tx
 from api.envelope import Envelope, ListEnvelope
 from api.idempotency import IdempotentRoute
 from api.pagination import Paged, by_time
 from models.errors import Forbidden
-from models.orders import reads
+from models.orders import reads, writes
 from models.orders.rules import OrderStatus
-from schemas.http.orders import Bound, OrderOut, Perspective
+from schemas.http.orders import Bound, CancelOrder, OrderOut, Perspective
 from schemas.http.orders import OrderStatus as StatusFilter
 
 LIST: Final = "orders"
@@ -55,6 +55,23 @@ async def list_orders(
 async def get_order(order_id: UUID, member: StoreMember, tx: Tx) -> Envelope[OrderOut]:
     """One order of the store, with its lines and its payment intent."""
     return Envelope(data=OrderOut.model_validate(await reads.order(tx, order_id, store_id=member.store_id)))
+
+
+@router.post("/{order_id}/cancel")
+async def cancel_order(
+    order_id: UUID, buyer: Buyer, tx: Tx, now: Now, body: CancelOrder | None = None
+) -> Envelope[OrderOut]:
+    """Take an order back, until it is in transit: its stock is given back, nothing is owed for it any more."""
+    reason = None if body is None else body.reason
+    order = await writes.cancel(tx, order_id, reason=reason, store_id=buyer.store_id, actor=buyer.actor, now=now)
+    return Envelope(data=OrderOut.model_validate(order))
+
+
+@router.post("/{order_id}/nudge")
+async def nudge_order(order_id: UUID, buyer: Buyer, tx: Tx, now: Now) -> Envelope[OrderOut]:
+    """Ask the vendor to decide, at most once an hour."""
+    order = await writes.nudge(tx, order_id, store_id=buyer.store_id, actor=buyer.actor, now=now)
+    return Envelope(data=OrderOut.model_validate(order))
 
 
 def first_moment(bound: date | datetime | None) -> datetime | None:

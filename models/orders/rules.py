@@ -7,11 +7,13 @@ ready_for_dispatch → in_transit → delivered → closed. A buyer may cancel u
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final, NamedTuple, Protocol
 
-from models.errors import StateConflict
+from models.errors import RateLimited, StateConflict
+
+NUDGE_EVERY: Final = timedelta(hours=1)
 
 
 class OrderStatus(StrEnum):
@@ -129,6 +131,13 @@ def decision(lines: Collection[LineStatus]) -> OrderAction:
     if LineStatus.ACCEPTED not in lines:
         return OrderAction.REJECT
     return OrderAction.ACCEPT_PARTLY if LineStatus.REJECTED in lines else OrderAction.ACCEPT
+
+
+def check_nudge(nudged_at: datetime | None, now: datetime) -> None:
+    """RateLimited within NUDGE_EVERY of the last nudge, whoever gave it, the clock included."""
+    if nudged_at is not None and now < nudged_at + NUDGE_EVERY:
+        wait = nudged_at + NUDGE_EVERY - now
+        raise RateLimited("the vendor was nudged within the hour", retry_after_s=-(-wait // timedelta(seconds=1)))
 
 
 # -- money ------------------------------------------------------------------------------------------------------------

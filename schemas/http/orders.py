@@ -6,13 +6,15 @@ from datetime import date, datetime
 from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 
 from schemas.http.cart import PaymentMethod, PromoOut, VolumeDiscountOut, WarningOut
 from schemas.http.common import DAY, Body, Id, Name, Shape, parse_day, parse_time
 from schemas.http.stores import Address, AddressOut
 
 SHIPPING_CENTS_MAX = 100_000_000
+LINES_MAX = 100
+REASON_CHARS_MAX = 500
 
 Perspective = Literal["buyer", "vendor"]
 OrderStatus = Literal[
@@ -57,6 +59,40 @@ class NewCheckout(Body):
     shipping_address: Address
     payment_method: PaymentMethod
     shipping_line: ShippingLine | None = None
+
+
+def _lines_once(decisions: list[LineDecision]) -> list[LineDecision]:
+    lines = [one.line_item_id for one in decisions]
+    if len(set(lines)) < len(lines):
+        raise ValueError("a line may be decided once")
+    return decisions
+
+
+Reason = Annotated[str, StringConstraints(strip_whitespace=True, max_length=REASON_CHARS_MAX)]
+Decision = Literal["accept", "reject"]
+
+
+class CancelOrder(Body):
+    reason: Reason | None = None
+
+
+class DecideOrder(Body):
+    """What the vendor says to all lines of an order that are still undecided; `reject`: to all of them."""
+
+    decision: Decision
+    reason: Reason | None = None
+
+
+class LineDecision(Body):
+    line_item_id: Id
+    decision: Decision
+    reason: Reason | None = None
+
+
+class DecideLines(Body):
+    """Each line at most once."""
+
+    decisions: Annotated[list[LineDecision], Field(min_length=1, max_length=LINES_MAX), AfterValidator(_lines_once)]
 
 
 class ShippingLineOut(Shape):
@@ -142,6 +178,7 @@ class OrderOut(Shape):
     ready_at: datetime | None
     in_transit_at: datetime | None
     delivered_at: datetime | None
+    vendor_confirmed_paid_at: datetime | None
     closed_at: datetime | None
     created_at: datetime
     updated_at: datetime
