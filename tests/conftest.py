@@ -10,22 +10,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from redis import Redis
 
 from ops.migrate import upgrade
 from ops.stack.local import stack_down, stack_up, start_all, stop_all
 from ops.stack.parts.connect import Connect
 from ops.stack.parts.postgres import run_sql, url_in_database
-from ops.stack.parts.redis import DATABASES
 from ops.stack.paths import DataDir
 from ops.stack.ports import PortBook
 from ops.stack.units import Site
-from tests.local_stack import Database, Stack, settings_for
+from tests.local_stack import Database, Stack, empty_redis, settings_for
 
 STACK_PARTS = ("postgres", "kafka", "redis")
 TEMPLATE = "packstream_template"
 _databases = itertools.count(1)
-_logical_databases = itertools.cycle(range(1, DATABASES))
 
 
 @pytest.fixture(scope="session")
@@ -87,10 +84,7 @@ def database(stack: Stack) -> Iterator[Database]:
 @pytest.fixture
 def redis_url(bare_stack: Stack) -> str:
     """A logical database of this test alone, empty. A test that flushes all or restarts its server: `own_redis`."""
-    url = bare_stack.redis.removesuffix("/0") + f"/{next(_logical_databases)}"
-    with Redis.from_url(url) as client:
-        client.flushdb()
-    return url
+    return empty_redis(bare_stack)
 
 
 @pytest.fixture

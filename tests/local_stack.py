@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from redis import Redis
+
 from ops.settings import Settings
+from ops.stack.parts.redis import DATABASES
+
+_logical_databases = itertools.cycle(range(1, DATABASES))
 
 
 @dataclass(frozen=True)
@@ -42,3 +48,11 @@ def settings_for(stack: Stack, database: Database | None = None, **overrides: An
         "data_dir": str(stack.data),
     }
     return Settings(**(addresses | overrides))
+
+
+def empty_redis(stack: Stack) -> str:
+    """The address of a logical database that nobody else uses."""
+    url = stack.redis.removesuffix("/0") + f"/{next(_logical_databases)}"
+    with Redis.from_url(url) as client:
+        client.flushdb()
+    return url

@@ -9,13 +9,14 @@ from fastapi import APIRouter
 
 from api.dependencies import Now, StoreMember, Tx
 from api.envelope import Envelope, ListEnvelope
+from api.idempotency import IdempotentRoute
 from api.pagination import Paged, by_time
 from models.notifications import reads, writes
 from schemas.http.notifications import AllRead, NotificationOut
 
 LIST: Final = "notifications"
 
-router = APIRouter(prefix="/api/v1/notifications", tags=["notifications"])
+router = APIRouter(prefix="/api/v1/notifications", tags=["notifications"], route_class=IdempotentRoute)
 
 
 @router.get("")

@@ -14,7 +14,7 @@ import pytest
 from models.identity import reads, writes
 from models.identity.rules import StoreRole
 from ops.settings import Settings, parse_keys
-from tests.api_driver import PASSWORD, Api, Person, ok, problem, running
+from tests.api_driver import PASSWORD, Api, Person, forged, ok, problem, running
 
 REFRESH = "/api/v1/auth/refresh"
 LOGIN = "/api/v1/auth/login"
@@ -43,37 +43,29 @@ async def join(api: Api, person: Person, store: dict[str, Any], role: StoreRole 
         await writes.add_member(tx, UUID(store["id"]), UUID(person.user["id"]), role, now=api.services.clock.now())
 
 
-def forge(api: Api, person: Person, *, key: bytes | None = None, algorithm: str = "HS256", **changes: Any) -> str:
-    """An access token like the person's, with other claims; None takes a claim away."""
-    claims = jwt.decode(person.access_token, options={"verify_signature": False}) | changes
-    claims = {name: value for name, value in claims.items() if value is not None}
-    kid, own = next(iter(api.services.settings.jwt_keys.items()))
-    return jwt.encode(claims, "" if algorithm == "none" else key or own, algorithm=algorithm, headers={"kid": kid})
-
-
 async def test_forged_token_is_refused(api: Api) -> None:
     person = await api.register()
-    ok(await get(api, forge(api, person)))  # the forger's tools work
-    forged = [
+    ok(await get(api, forged(api, person)))  # the forger's tools work
+    tokens = [
         "",
         "nonsense",
         "a.b.c",
         person.access_token[:-4] + "AAAA",
-        forge(api, person, key=b"x" * 32),
-        forge(api, person, algorithm="none"),
-        forge(api, person, key=b"x" * 64, algorithm="HS512"),
-        forge(api, person, typ="refresh"),
-        forge(api, person, typ="ad"),
-        forge(api, person, iss="someone"),
-        forge(api, person, aud="something"),
-        forge(api, person, sub=None),
-        forge(api, person, sid=None),
-        forge(api, person, exp=None),
-        forge(api, person, role="god"),
-        forge(api, person, store_id="1"),
+        forged(api, person, key=b"x" * 32),
+        forged(api, person, algorithm="none"),
+        forged(api, person, key=b"x" * 64, algorithm="HS512"),
+        forged(api, person, typ="refresh"),
+        forged(api, person, typ="ad"),
+        forged(api, person, iss="someone"),
+        forged(api, person, aud="something"),
+        forged(api, person, sub=None),
+        forged(api, person, sid=None),
+        forged(api, person, exp=None),
+        forged(api, person, role="god"),
+        forged(api, person, store_id="1"),
         "x" * 5000,
     ]
-    for token in forged:
+    for token in tokens:
         answer = await get(api, token)
         problem(answer, 401, "unauthenticated")
         assert answer.headers["www-authenticate"] == "Bearer"
@@ -87,11 +79,11 @@ async def test_missing_token_is_refused(api: Api, header: str | None) -> None:
 
 async def test_expired_token_says_so_even_when_it_was_seen_before(api: Api) -> None:
     person = await api.register()
-    token = forge(api, person, exp=int(time.time()) + 2)
+    token = forged(api, person, exp=int(time.time()) + 2)
     ok(await get(api, token))
     await asyncio.sleep(2.1)
     problem(await get(api, token), 401, "token_expired")
-    problem(await get(api, forge(api, person, exp=int(time.time()) - 1)), 401, "token_expired")
+    problem(await get(api, forged(api, person, exp=int(time.time()) - 1)), 401, "token_expired")
 
 
 async def test_token_of_an_older_key_is_good_until_the_key_goes(api_settings: Settings) -> None:
