@@ -28,7 +28,7 @@ from models.errors import (
 )
 
 MEDIA_TYPE: Final = "application/problem+json"
-ERRORS_MAX: Final = 50
+ERRORS_MAX: Final = 100  #: a problem with a cart names each of its lines
 # Postgres says: connection lost, out of resources, shutting down, serialization or deadlock, lock not available.
 PASSING_SQLSTATES: Final = ("08", "53", "57", "40", "55P03")
 

@@ -14,16 +14,20 @@ from models.stores.tables import Store
 
 
 async def store(tx: AsyncSession, store_id: UUID, *, lock: bool = False) -> Store:
-    """NotFound for an unknown id; `lock` holds the row until the transaction ends."""
-    found = await tx.get(Store, store_id, with_for_update=lock or None)
+    """NotFound for an unknown id; `lock` holds the row until the transaction ends.
+
+    The lock lets rows be inserted that refer to the store, and does not wait for those who do: carts and orders hold
+    a busy vendor's row all the time, and its licence could never expire.
+    """
+    found = await tx.get(Store, store_id, with_for_update={"key_share": True} if lock else None)
     if found is None:
         raise NotFound
     return found
 
 
 async def lock_free(tx: AsyncSession, store_ids: Collection[UUID]) -> set[UUID]:
-    """Lock those of the stores that nobody else has locked, without waiting, until the transaction ends."""
-    query = select(Store.id).where(Store.id.in_(store_ids)).with_for_update(skip_locked=True)
+    """Lock those of the stores that nobody else has locked, as `store` does, without waiting."""
+    query = select(Store.id).where(Store.id.in_(store_ids)).with_for_update(skip_locked=True, key_share=True)
     return set(await tx.scalars(query))
 
 

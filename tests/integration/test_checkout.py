@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from datetime import timedelta
-from itertools import count
-from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from models.database import new_id
 from models.tenancy import SCOPE, Tenant
 from schemas.records import CheckoutConverted, NotificationRequested
 from tests.ads_driver import execute, make_eligible
-from tests.api_driver import ADDRESS, Api, Person, created, fields, ok, problem
+from tests.api_driver import ADDRESS, Api, Person, fields, ok, problem
 from tests.cart_shop import NOON, open_shop, promise, quote, set_product, stock
 from tests.cart_shop import look as look_at_cart
 from tests.checkout_driver import SHIPPING, check_out, left, look, post, published, reserved
@@ -225,6 +220,42 @@ async def test_when_nothing_can_be_had_every_line_is_named_and_nothing_is_writte
     assert len((await check_out(api, buyer, cart))["vendor_orders"]) == 1
 
 
+async def test_of_a_hundred_lines_that_cannot_be_had_each_is_named(api: Api, buyer: Person) -> None:
+    cart = await quote(api, buyer, *(str(new_id()) for _ in range(100)))
+    refused = problem(await post(api, buyer, cart["id"]), 409, "no_orderable_items")
+    assert [entry["field"] for entry in refused["errors"]] == [f"items.{item['product_id']}" for item in cart["items"]]
+
+
+async def test_what_becomes_of_products_and_vendors_after_the_quote_decides_what_is_sold(
+    api: Api, vendor: Person, other: Person, buyer: Person
+) -> None:
+    deleted, kept = await stock(api, vendor), await stock(api, vendor)
+    moved = await stock(api, other)
+    cart = await quote(api, buyer, deleted, kept, moved)
+    assert (await api.as_(vendor).delete(f"/api/v1/vendor/products/{deleted}")).status_code == 204
+    await set_product(api, kept, price_cents=9_999, moq=5, max_qty=6)
+    await execute(api, "UPDATE stores SET state = 'CA' WHERE id = :id", id=UUID(other.store["id"]))
+    done = await check_out(api, buyer, cart)
+    (order,) = done["vendor_orders"]
+    assert [(line["status"], line["rejection_reason"]) for line in order["line_items"]] == [
+        ("rejected", "product_unavailable"),
+        ("pending", None),
+    ]
+    assert (order["line_items"][1]["quantity"], order["total_cents"]) == (1, 1_000)  # as it was quoted
+    assert done["rejected_vendors"] == [{"vendor_store_id": other.store["id"], "reason": "insufficient_stock"}]
+    assert await reserved(api, deleted, kept, moved) == [0, 1, 0]
+
+
+async def test_another_payload_under_the_key_is_refused_and_under_another_key_is_the_first_checkout(
+    api: Api, vendor: Person, buyer: Person
+) -> None:
+    cart = await quote(api, buyer, await stock(api, vendor))
+    done = await check_out(api, buyer, cart, key="one")
+    problem(await post(api, buyer, cart["id"], key="one", payment_method="ach"), 422, "idempotency_key_reused")
+    again = ok(await post(api, buyer, cart["id"], key="two", payment_method="ach", shipping_line=SHIPPING))
+    assert again == done
+
+
 async def test_a_quote_that_has_expired_is_not_sold(api: Api, vendor: Person, buyer: Person) -> None:
     cart = await quote(api, buyer, await stock(api, vendor))
     late = NOON + timedelta(seconds=900)
@@ -305,96 +336,3 @@ async def test_a_replay_of_the_key_is_the_first_answer(api: Api, vendor: Person,
     again = await post(api, buyer, cart["id"], key="k", now=NOON + timedelta(hours=1))
     assert (again.status_code, again.content) == (201, first.content)
     assert again.headers["idempotent-replayed"] == "true"
-
-
-class Crash(Exception):
-    """Nothing that the application knows."""
-
-
-in_a_checkout: ContextVar[bool] = ContextVar("in_a_checkout", default=False)
-
-
-@contextmanager
-def statements(api: Api, seen: list[str], *, crash_at: int | None = None) -> Iterator[None]:
-    """Note the block's own statements in `seen`, not those of tasks beside it; before that of this number, crash."""
-    engine = api.services.engine.sync_engine
-
-    def note(*args: Any) -> None:
-        if not in_a_checkout.get():
-            return
-        if len(seen) == crash_at:
-            seen.append("crash")
-            raise Crash
-        seen.append(args[2])
-
-    event.listen(engine, "before_cursor_execute", note)
-    before = in_a_checkout.set(True)
-    try:
-        yield
-    finally:
-        in_a_checkout.reset(before)
-        event.remove(engine, "before_cursor_execute", note)
-
-
-async def test_a_crash_before_any_of_its_statements_leaves_nothing_and_the_retry_all(
-    api: Api, vendor: Person, other: Person, buyer: Person
-) -> None:
-    a, b = await stock(api, vendor), await stock(api, other)
-    whole = {"orders": 2, "order_line_items": 2, "payment_intents": 2, "converted": 1, "events": 2}
-    for number in count():
-        cart = await quote(api, buyer, a, b)
-        before, held = await left(api, buyer), await reserved(api, a, b)
-        seen: list[str] = []
-        with statements(api, seen, crash_at=number):
-            answer = await post(api, buyer, cart["id"], key=cart["id"])
-        if "crash" in seen:
-            assert answer.status_code == 500
-            assert (await left(api, buyer), await reserved(api, a, b)) == (before, held)
-            await check_out(api, buyer, cart, key=cart["id"])
-        assert await left(api, buyer) == {what: before[what] + more for what, more in whole.items()}
-        assert await reserved(api, a, b) == [held[0] + 1, held[1] + 1]
-        if "crash" not in seen:
-            break
-    assert number > 15
-
-
-async def test_a_checkout_takes_as_many_statements_for_a_hundred_lines_as_for_one(
-    api: Api, vendor: Person, buyer: Person
-) -> None:
-    products = [await stock(api, vendor) for _ in range(100)]
-    counted = []
-    for wanted in (products[:1], products):
-        cart = await quote(api, buyer, *wanted)
-        seen: list[str] = []
-        with statements(api, seen):
-            await check_out(api, buyer, cart)
-        counted.append(len(seen))
-    assert counted[0] == counted[1] < 35
-
-
-# -- races ------------------------------------------------------------------------------------------------------------
-
-
-async def test_sixty_four_buyers_of_a_hundred_units_never_get_more_and_every_answer_is_true(
-    api: Api, vendor: Person, other: Person
-) -> None:
-    a, b = await stock(api, vendor, on_hand=100), await stock(api, other, on_hand=100)
-    buyers = [await api.register("buyer") for _ in range(64)]
-    carts = [
-        await quote(api, buyer, *(((a, 3), (b, 2)) if n % 2 else ((b, 3), (a, 2)))) for n, buyer in enumerate(buyers)
-    ]
-    answers = await asyncio.gather(*(post(api, buyer, cart["id"]) for buyer, cart in zip(buyers, carts, strict=True)))
-    told = {a: 0, b: 0}
-    for buyer, cart, answer in zip(buyers, carts, answers, strict=True):
-        if answer.status_code == 409:
-            problem(answer, 409, "no_orderable_items")
-            assert await left(api, buyer) == NOTHING
-            continue
-        done = created(answer)
-        lines = [line for order in done["vendor_orders"] for line in order["line_items"]]
-        assert all(line["status"] == "pending" for line in lines)  # a vendor's only line fails with its vendor
-        assert len(lines) + len(done["rejected_vendors"]) == len(cart["items"])
-        for line in lines:
-            told[line["product_id"]] += line["quantity"]
-    assert await reserved(api, a, b) == [told[a], told[b]]
-    assert 98 <= min(told.values()) <= max(told.values()) <= 100
