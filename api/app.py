@@ -28,6 +28,7 @@ from api.plain_routes import Shortcut
 from api.routes import (
     admin,
     ads,
+    agent_orders,
     auth,
     cart,
     checkout,
@@ -76,6 +77,7 @@ ROUTERS: Final[Sequence[APIRouter]] = (
     cart.router,
     checkout.router,
     orders.router,
+    agent_orders.router,
     vendor_orders.router,
     admin.router,
     ops.router,

@@ -6,6 +6,7 @@ from models.billing import tables as billing
 from models.cart import tables as cart
 from models.catalog import tables as catalog
 from models.database import Base
+from models.delivery import tables as delivery
 from models.identity import tables as identity
 from models.licensing import tables as licensing
 from models.media import tables as media
@@ -23,6 +24,7 @@ __all__ = [
     "catalog",
     "clock",
     "dead_letters",
+    "delivery",
     "idempotency",
     "identity",
     "inbox",

@@ -12,6 +12,7 @@ from api.dependencies import Buyer, Now, StoreMember, Tx
 from api.envelope import Envelope, ListEnvelope
 from api.idempotency import IdempotentRoute
 from api.pagination import Paged, by_time
+from models.delivery import writes as delivery
 from models.errors import Forbidden
 from models.orders import reads, writes
 from models.orders.rules import OrderStatus
@@ -61,9 +62,10 @@ async def get_order(order_id: UUID, member: StoreMember, tx: Tx) -> Envelope[Ord
 async def cancel_order(
     order_id: UUID, buyer: Buyer, tx: Tx, now: Now, body: CancelOrder | None = None
 ) -> Envelope[OrderOut]:
-    """Take an order back, until it is in transit: its stock is given back, nothing is owed for it any more."""
+    """Take an order back, until it is in transit: its stock is given back, its agent free, and nothing owed for it."""
     reason = None if body is None else body.reason
     order = await writes.cancel(tx, order_id, reason=reason, store_id=buyer.store_id, actor=buyer.actor, now=now)
+    await delivery.release(tx, order_id, now=now)
     return Envelope(data=OrderOut.model_validate(order))
 
 

@@ -6,9 +6,10 @@ from uuid import UUID
 
 from fastapi import APIRouter
 
-from api.dependencies import Now, Tx, Vendor
+from api.dependencies import Now, Process, Tx, Vendor
 from api.envelope import Envelope
 from api.idempotency import IdempotentRoute
+from models.delivery import writes as delivery
 from models.orders import writes
 from schemas.http.orders import OrderOut
 
@@ -16,9 +17,11 @@ router = APIRouter(prefix="/api/v1/vendor/orders", tags=["orders"], route_class=
 
 
 @router.post("/{order_id}/fulfill")
-async def fulfil_order(order_id: UUID, vendor: Vendor, tx: Tx, now: Now) -> Envelope[OrderOut]:
-    """What was accepted is packed: the order can be dispatched."""
+async def fulfil_order(order_id: UUID, vendor: Vendor, tx: Tx, now: Now, process: Process) -> Envelope[OrderOut]:
+    """What was accepted is packed: the order can be dispatched. With AUTO_ASSIGN an agent has it at once."""
     order = await writes.fulfil(tx, order_id, store_id=vendor.store_id, actor=vendor.actor, now=now)
+    if process.settings.auto_assign:
+        await delivery.assign_automatically(tx, order, actor=vendor.actor, now=now)
     return Envelope(data=OrderOut.model_validate(order))
 
 

@@ -10,7 +10,7 @@ from sqlalchemy import func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.errors import NotFound
-from models.identity.rules import StoreMembership, StoreRole
+from models.identity.rules import Role, StoreMembership, StoreRole
 from models.identity.tables import Invite, Membership, User
 from models.stores import reads as stores
 
@@ -40,6 +40,11 @@ async def user(tx: AsyncSession, user_id: UUID) -> User:
 async def user_by_email(tx: AsyncSession, email: str) -> User | None:
     """`email` is normalised; an address is found whatever its case."""
     return (await tx.scalars(select(User).where(func.lower(User.email) == email))).one_or_none()
+
+
+async def agents(tx: AsyncSession) -> list[UUID]:
+    """All delivery agents."""
+    return list(await tx.scalars(select(User.id).where(User.role == Role.AGENT).order_by(User.id)))
 
 
 async def stores_of(tx: AsyncSession, user_id: UUID) -> list[StoreMembership]:

@@ -16,6 +16,7 @@ class User(Base):
     __table_args__ = (
         CheckConstraint("role IN ('user', 'agent', 'admin')", name="role"),
         Index("uq_users_email_lower", text("lower(email)"), unique=True),
+        Index("ix_users_agents", "id", postgresql_where=text("role = 'agent'")),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)

@@ -34,6 +34,17 @@ async def order(tx: AsyncSession, order_id: UUID, *, store_id: UUID, lock: bool 
     return found
 
 
+async def any_order(tx: AsyncSession, order_id: UUID, *, lock: bool = False) -> Order:
+    """As `order`, for callers who act for no store: agents, admins, timers. NotFound for an unknown id."""
+    query = select(Order).where(Order.id == order_id)
+    if lock:
+        query = query.with_for_update()
+    found = await tx.scalar(query.options(*WHOLE).execution_options(populate_existing=True))
+    if found is None:
+        raise NotFound("there is no such order")
+    return found
+
+
 async def group(tx: AsyncSession, checkout_group_id: UUID) -> Sequence[Order]:
     """The orders of a checkout with lines and intents, in the order of the cart's vendors."""
     query = select(Order).where(Order.checkout_group_id == checkout_group_id).order_by(Order.id)
