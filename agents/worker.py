@@ -16,7 +16,7 @@ from faust.types import TP
 from prometheus_client import start_http_server
 from sqlalchemy.exc import SQLAlchemyError
 
-from agents import kafka, media, notifications
+from agents import kafka, media, notifications, positions
 from agents.ad_counters import AdCounters
 from agents.app import create_app, own_store
 from agents.mailer import Mailer
@@ -154,6 +154,7 @@ class Worker:
             self.app.add_future(self._follow_clock())
         if self.mailer is not None:
             self.app.add_future(self.mailer.run())
+        self.app.add_future(positions.report(self.app, [*self.bulk, *self.effects], self.sessions))
         self.app.add_future(self._say_ready())
 
     async def _follow_clock(self) -> None:

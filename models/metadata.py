@@ -1,6 +1,6 @@
 """All tables in one place, for Alembic."""
 
-from models import audit, clock, dead_letters, idempotency, inbox, outbox
+from models import audit, clock, dead_letters, idempotency, inbox, outbox, positions
 from models.ads import tables as ads
 from models.billing import tables as billing
 from models.cart import tables as cart
@@ -34,5 +34,6 @@ __all__ = [
     "notifications",
     "orders",
     "outbox",
+    "positions",
     "stores",
 ]

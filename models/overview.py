@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from models import positions
 from models.ads import overview as ads
 from models.dead_letters import DeadLetter, DeadLetterStatus
 from models.notifications import reads as notifications
@@ -19,10 +20,12 @@ async def read(tx: AsyncSession, *, now: datetime, wall: datetime) -> dict[str, 
     return {
         "now": now,
         "relay": await _relay(tx, wall=wall),
+        "agents": await positions.agents(tx),
         "dead_letters": await _dead_letters(tx),
         "emails": await notifications.deliveries_by_status(tx),
         "gate": await ads.gate(tx),
         "days": await ads.days(tx),
+        "reconciliation": await ads.newest_report(tx),
     }
 
 

@@ -7,7 +7,7 @@ drained from the agent's channel, folded in plain Python, made durable, shown ou
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
 from agents.runtime.changelog import FencedError
@@ -50,12 +50,17 @@ class BulkAgent:
         self._app = app
         self._fold = fold
         self._pace_s = pace_s
+        self.name: str = table.name
         self.store: FencedStore = table.data
         self.store.source_topic = topic.get_topic_name()
 
     def owned(self) -> dict[int, Ownership]:
         """The partitions that are loaded and ours."""
         return {p: owner for p, owner in self.store.owned.items() if owner.ready}
+
+    def applied(self) -> Mapping[tuple[str, int], int]:
+        """The last offset that is durable in the table, by topic and partition; -1: none yet."""
+        return {(self.store.source_topic, partition): owner.position for partition, owner in self.owned().items()}
 
     async def run(self, stream: Any) -> None:
         """The agent's body. It never lets an exception out: Faust would acknowledge what was lost."""

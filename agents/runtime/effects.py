@@ -72,6 +72,7 @@ class EffectAgent:
         self._handlers, self._after = handlers, after or {}
         self._connection = connection
         self._recent: deque[bool] = deque(maxlen=RECENT)
+        self._applied: dict[tuple[str, int], int] = {}
         self._next: dict[int, tuple[int, int]] = {}  # partition → generation, offset that has to come
         self._busy_since: float | None = None
 
@@ -88,6 +89,11 @@ class EffectAgent:
                     return  # it stops anyway: the record comes again, and nothing may overtake it
                 if message.generation_id == self._app.consumer_generation_id:
                     event.ack()
+                    self._applied[message.topic, message.partition] = message.offset
+
+    def applied(self) -> Mapping[tuple[str, int], int]:
+        """The last offset dealt with, by topic and partition, since this process began."""
+        return self._applied
 
     def busy_s(self) -> float:
         """How long one try of the present record has taken so far; 0 between tries."""

@@ -22,6 +22,22 @@ async def gate(tx: AsyncSession) -> list[dict[str, Any]]:
     return [dict(row._mapping) for row in await tx.execute(statement)]
 
 
+async def newest_report(tx: AsyncSession) -> dict[str, Any] | None:
+    """What the newest reconciled day came to, without its details."""
+    statement = select(AdDay).where(AdDay.reconciliation.is_not(None)).order_by(AdDay.day.desc()).limit(1)
+    day = await tx.scalar(statement)
+    if day is None or day.reconciliation is None:
+        return None
+    report = day.reconciliation
+    return {
+        "day": day.day,
+        "ok": report["ok"],
+        "closed": report["closed"],
+        "differences": len(report["differences"]),
+        "reconciled_at": day.reconciled_at,
+    }
+
+
 async def days(tx: AsyncSession) -> list[dict[str, Any]]:
     """The newest days that any shard has closed."""
     closed = func.count(AdDayClosure.shard).label("shards_closed")

@@ -35,6 +35,27 @@ class OutboxOut(Shape):
     parked_aggregates: int
 
 
+class PartitionOut(Shape):
+    """`applied_offset`: of the last record whose effect is durable, -1 before the first. `updated_at`: wall time."""
+
+    partition: int
+    applied_offset: int
+    end_offset: int
+    lag: int
+    worker: str
+    updated_at: datetime
+
+
+class AgentOut(Shape):
+    """`lag`: records that all partitions together have still to apply. An old `updated_at`: no worker has them."""
+
+    agent: str
+    topic: str
+    lag: int
+    updated_at: datetime
+    partitions: list[PartitionOut]
+
+
 class GateOut(Shape):
     shard: int
     state: str
@@ -50,15 +71,27 @@ class DayOut(Shape):
     reconciled_at: datetime | None
 
 
+class NewestReport(Shape):
+    """The newest day that was reconciled; `differences` is how many there are."""
+
+    day: date
+    ok: bool
+    closed: bool
+    differences: int
+    reconciled_at: datetime
+
+
 class Overview(Shape):
     """The state of the streams in one look. `emails`, by status: those `unknown` may have been sent, or not."""
 
     now: datetime
     relay: OutboxOut
+    agents: list[AgentOut]
     dead_letters: dict[str, int]
     emails: dict[str, int]
     gate: list[GateOut]
     days: list[DayOut]
+    reconciliation: NewestReport | None
 
 
 class DeadLetterOut(Shape):

@@ -127,6 +127,13 @@ async def test_events_are_counted_once_rolled_up_and_charged(
 
         await eventually(closed)
         assert await rollups(engine) == feeder.truth.counted
+
+        async def said() -> object:
+            sql = "SELECT count(*), max(applied_offset) > 0, sum(end_offset - applied_offset - 1) FROM agent_positions"
+            found = await rows(engine, sql)
+            return found == [(12, True, 0)] or found
+
+        await eventually(said)
         charges = await rows(engine, "SELECT sum(spend_micros), count(*) FROM usage_charges WHERE status = 'recorded'")
         assert charges == [(sum(v[2] for v in feeder.truth.counted.values()), 2)]
         outbox = await rows(engine, "SELECT type, count(*) FROM outbox_events GROUP BY 1 ORDER BY 1")

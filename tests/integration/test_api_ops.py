@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -14,11 +15,13 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.app import create_app
+from models import positions
 from models.ads import reconciling
 from models.audit import AuditEntry
 from models.database import make_engine, make_sessions, new_id
 from models.dead_letters import DeadLetter, Letter, park
 from models.outbox import OutboxEvent
+from models.positions import Position
 from ops.settings import Settings
 from schemas.codec import encode
 from schemas.records import SubscriptionChanged
@@ -111,9 +114,23 @@ async def test_overview_shows_what_waits(alone: Api, admin: httpx.AsyncClient) -
             occurred_at=datetime.now(UTC),
         )
         tx.add(row)
+    for partition, applied in ((0, 41), (1, -1)):
+        await _as_owner(alone, partial(say_position, partition=partition, applied=applied))
+    await _as_owner(alone, partial(say_position, partition=1, applied=7))  # the last word counts
     busy = ok(await admin.get("/api/admin/ops/overview"))
+    (agent,) = busy["agents"]
+    assert (agent["agent"], agent["topic"], agent["lag"]) == ("media", "packstream.media", 8 + 42)
+    assert [(row["partition"], row["applied_offset"], row["end_offset"]) for row in agent["partitions"]] == [
+        (0, 41, 50),
+        (1, 7, 50),
+    ]
     assert busy["relay"]["pending"] == 1
     assert busy["dead_letters"]["parked"] == 2
+
+
+async def say_position(tx: AsyncSession, *, partition: int, applied: int) -> None:
+    said = Position("media", "packstream.media", partition, applied, 50)
+    await positions.keep(tx, [said], worker="test:1", wall=datetime.now(UTC))
 
 
 async def _as_owner(api: Api, work: Callable[[AsyncSession], Awaitable[None]]) -> None:

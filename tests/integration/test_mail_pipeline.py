@@ -104,6 +104,12 @@ async def test_a_licence_notice_reaches_those_who_run_the_store_once(
             return found == [event.event_id, later.event_id] or found
 
         await eventually(told, timeout_s=60)
+
+        async def said() -> object:
+            found = await rows(engine, "SELECT lag FROM ops_agent_lag WHERE agent = 'notifications'")
+            return found == [(0,)] or found
+
+        await eventually(said)
     for role, count in (("owner", 1), ("manager", 1), ("staff", 0)):
         assert len(site.mails_to(addresses[role])) == count, role
     (mail,) = site.mails_to(addresses["owner"])
