@@ -6,12 +6,13 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import Annotated, Final
 from uuid import UUID
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Response
 
-from api.dependencies import Buyer, Now, StoreMember, Tx
+from api.dependencies import Buyer, Now, Process, StoreMember, Tx
 from api.envelope import Envelope, ListEnvelope
 from api.idempotency import IdempotentRoute
 from api.pagination import Paged, by_time
+from models.checkout.retrying import retry
 from models.delivery import writes as delivery
 from models.errors import Forbidden
 from models.orders import reads, writes
@@ -74,6 +75,33 @@ async def nudge_order(order_id: UUID, buyer: Buyer, tx: Tx, now: Now) -> Envelop
     """Ask the vendor to decide, at most once an hour."""
     order = await writes.nudge(tx, order_id, store_id=buyer.store_id, actor=buyer.actor, now=now)
     return Envelope(data=OrderOut.model_validate(order))
+
+
+@router.post(
+    "/{order_id}/retry",
+    status_code=201,
+    responses={200: {"description": "It was retried before: the same order again"}},
+)
+async def retry_order(
+    order_id: UUID, buyer: Buyer, tx: Tx, now: Now, process: Process, response: Response
+) -> Envelope[OrderOut]:
+    """Place an expired order again: a new order of what can be had today, at the prices of the old one.
+
+    What cannot be had is rejected in it. 403 `vendor_not_eligible` and 409 `no_orderable_items` as at a checkout.
+    """
+    settings = process.settings
+    done = await retry(
+        tx,
+        order_id,
+        ttl_s=settings.order_ttl_s,
+        nudge_s=settings.order_nudge_s,
+        buyer_store_id=buyer.store_id,
+        actor=buyer.actor,
+        now=now,
+    )
+    if done.repeated:
+        response.status_code = 200
+    return Envelope(data=OrderOut.model_validate(done.order))
 
 
 def first_moment(bound: date | datetime | None) -> datetime | None:

@@ -98,7 +98,7 @@ def outcome(lines: Sequence[CartLine], failures: Failures) -> Outcome:
     line, where all fail.
     """
     if all(line.product_id in failures for line in lines):
-        raise NoOrderableItems(errors=[_error(line, failures[line.product_id]) for line in lines])
+        raise NoOrderableItems(errors=[obstacle_of(line.product_id, failures[line.product_id]) for line in lines])
     by_vendor: dict[UUID, list[CartLine]] = {}
     for line in lines:
         if line.vendor_store_id is not None:
@@ -123,5 +123,6 @@ def _vendor_reason(reasons: Iterable[RejectionReason]) -> RejectionReason:
     return RejectionReason.INSUFFICIENT_STOCK
 
 
-def _error(line: CartLine, reason: RejectionReason) -> FieldError:
-    return FieldError(f"items.{line.product_id}", reason, REASONS[reason])
+def obstacle_of(product_id: UUID, reason: RejectionReason) -> FieldError:
+    """What NoOrderableItems says of a line."""
+    return FieldError(f"items.{product_id}", reason, REASONS[reason])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -29,7 +29,7 @@ from models.notifications import writes as notifications
 from models.notifications.rules import NotificationKind, dollars
 from models.orders import placing
 from models.orders.placing import NewLine, NewOrder, Terms
-from models.orders.rules import PaymentMethod, RejectionReason, Totals
+from models.orders.rules import PaymentMethod, RejectionReason, Totals, deadlines
 from models.orders.snapshots import snapshot
 from models.stores import reads as stores
 from schemas.http.orders import NewCheckout
@@ -92,6 +92,7 @@ async def _hold_stock(tx: AsyncSession, cart: CartRecord) -> Failures:
 
 
 def _common(cart: CartRecord, body: NewCheckout, terms: CheckoutTerms, now: datetime) -> Terms:
+    nudge_at, expires_at = deadlines(now, ttl_s=terms.order_ttl_s, nudge_s=terms.order_nudge_s)
     return Terms(
         checkout_group_id=new_id(),
         cart_id=cart.id,
@@ -101,8 +102,8 @@ def _common(cart: CartRecord, body: NewCheckout, terms: CheckoutTerms, now: date
         shipping_address=body.shipping_address.model_dump(exclude_none=True),
         shipping_line=body.shipping_line.model_dump() if body.shipping_line else None,
         created_at=now,
-        nudge_at=now + timedelta(seconds=min(terms.order_nudge_s, terms.order_ttl_s)),
-        expires_at=now + timedelta(seconds=terms.order_ttl_s),
+        nudge_at=nudge_at,
+        expires_at=expires_at,
     )
 
 

@@ -51,6 +51,11 @@ async def group(tx: AsyncSession, checkout_group_id: UUID) -> Sequence[Order]:
     return (await tx.scalars(query.options(*WHOLE).execution_options(populate_existing=True))).all()
 
 
+async def retry_of(tx: AsyncSession, order_id: UUID) -> Order | None:
+    """The order that repeats this one, with lines and intent."""
+    return await tx.scalar(select(Order).where(Order.retry_of == order_id).options(*WHOLE))
+
+
 async def orders_of(
     tx: AsyncSession,
     *,

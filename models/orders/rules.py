@@ -55,6 +55,13 @@ class LineStatus(StrEnum):
     REJECTED = "rejected"
 
 
+class Verdict(StrEnum):
+    """What a vendor says to an order or to a line."""
+
+    ACCEPT = "accept"
+    REJECT = "reject"
+
+
 class IntentStatus(StrEnum):
     UNPAID = "unpaid"
     SETTLED = "settled"
@@ -133,11 +140,34 @@ def decision(lines: Collection[LineStatus]) -> OrderAction:
     return OrderAction.ACCEPT_PARTLY if LineStatus.REJECTED in lines else OrderAction.ACCEPT
 
 
+def is_decided(current: OrderStatus, verdict: Verdict) -> bool:
+    """Whether the order is where the verdict has led; an order of which lines are rejected is still one accepted."""
+    if verdict is Verdict.REJECT:
+        return is_done(current, OrderAction.REJECT)
+    return is_done(current, OrderAction.ACCEPT) or is_done(current, OrderAction.ACCEPT_PARTLY)
+
+
+def stays_decided(current: OrderStatus) -> bool:
+    """Whether decisions on lines may be asked for again: from the first on, until the order moves on."""
+    return current is OrderStatus.PENDING or any(is_decided(current, verdict) for verdict in Verdict)
+
+
+def check_line(current: LineStatus, order: OrderStatus) -> None:
+    """A line is decided once: StateConflict for one that was decided otherwise."""
+    if current is not LineStatus.PENDING:
+        raise StateConflict(current=order, action=f"another decision on a line that is {current}")
+
+
 def check_nudge(nudged_at: datetime | None, now: datetime) -> None:
     """RateLimited within NUDGE_EVERY of the last nudge, whoever gave it, the clock included."""
     if nudged_at is not None and now < nudged_at + NUDGE_EVERY:
         wait = nudged_at + NUDGE_EVERY - now
         raise RateLimited("the vendor was nudged within the hour", retry_after_s=-(-wait // timedelta(seconds=1)))
+
+
+def deadlines(placed_at: datetime, *, ttl_s: int, nudge_s: int) -> tuple[datetime, datetime]:
+    """When the vendor is nudged, and when the order expires: never the other way round."""
+    return placed_at + timedelta(seconds=min(nudge_s, ttl_s)), placed_at + timedelta(seconds=ttl_s)
 
 
 # -- money ------------------------------------------------------------------------------------------------------------
