@@ -8,6 +8,7 @@ from models.catalog import tables as catalog
 from models.database import Base
 from models.delivery import tables as delivery
 from models.identity import tables as identity
+from models.ledger import tables as ledger
 from models.licensing import tables as licensing
 from models.media import tables as media
 from models.notifications import tables as notifications
@@ -28,6 +29,7 @@ __all__ = [
     "idempotency",
     "identity",
     "inbox",
+    "ledger",
     "licensing",
     "media",
     "metadata",

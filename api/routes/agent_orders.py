@@ -13,7 +13,8 @@ from api.idempotency import IdempotentRoute
 from api.pagination import Key, Paged
 from models.delivery import reads, writes
 from models.delivery.rules import AssignmentStatus
-from schemas.http.delivery import AssignmentOut, DeliveryOut
+from models.ledger import writes as ledger
+from schemas.http.delivery import AssignmentOut, CollectedCash, DeliveryOut
 from schemas.http.delivery import AssignmentStatus as StatusFilter
 from schemas.http.orders import OrderOut
 
@@ -63,6 +64,17 @@ async def pick_up(order_id: UUID, agent: AgentUser, tx: Tx, now: Now) -> Envelop
 async def deliver(order_id: UUID, agent: AgentUser, tx: Tx, now: Now) -> Envelope[DeliveryOut]:
     """The goods have arrived."""
     found = await writes.deliver(tx, order_id, agent_id=agent.user_id, actor=agent.actor, now=now)
+    return Envelope(data=shape(*found))
+
+
+@router.post("/orders/{order_id}/cash-collected")
+async def collect_cash(
+    order_id: UUID, body: CollectedCash, agent: AgentUser, tx: Tx, now: Now
+) -> Envelope[DeliveryOut]:
+    """The buyer of a delivered order has paid its total in cash: the payment is settled. Another amount: 422."""
+    found = await ledger.collect_cash(
+        tx, order_id, body.amount_cents, agent_id=agent.user_id, actor=agent.actor, now=now
+    )
     return Envelope(data=shape(*found))
 
 

@@ -12,8 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import selectinload
 
 from models.errors import NotFound
-from models.orders.rules import OrderStatus
-from models.orders.tables import Order as Order  # by this name for other areas too
+from models.orders.rules import IntentStatus, OrderStatus
+from models.orders.tables import Order as Order  # by these names for other areas too
+from models.orders.tables import PaymentIntent as PaymentIntent
 from models.stores.rules import StoreType
 
 WHOLE: Final = (selectinload(Order.line_items), selectinload(Order.payment_intent))
@@ -83,6 +84,16 @@ async def orders_of(
         query = query.where(tuple_(Order.created_at, Order.id) < after)
     newest_first = query.order_by(Order.created_at.desc(), Order.id.desc()).limit(limit)
     return (await tx.scalars(newest_first.options(*WHOLE))).all()
+
+
+async def payable(tx: AsyncSession, *, limit: int, after: tuple[datetime, UUID] | None = None) -> Sequence[Order]:
+    """The delivered orders that are settled and not paid out, by the intent's (settled_at, id)."""
+    query = select(Order).join(PaymentIntent, PaymentIntent.order_id == Order.id)
+    query = query.where(PaymentIntent.status == IntentStatus.SETTLED, Order.status == OrderStatus.DELIVERED)
+    if after is not None:
+        query = query.where(tuple_(PaymentIntent.settled_at, PaymentIntent.id) > after)
+    oldest_first = query.order_by(PaymentIntent.settled_at, PaymentIntent.id).limit(limit)
+    return (await tx.scalars(oldest_first.options(*WHOLE))).all()
 
 
 def of_store(store_id: UUID) -> ColumnElement[bool]:
