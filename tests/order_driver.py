@@ -92,9 +92,16 @@ async def read(api: Api, person: Person, order_id: str) -> dict[str, Any]:
 
 
 async def put(api: Api, order_id: str, status: str) -> None:
-    """Let the order be in a status, whatever led there."""
+    """Let the order be in a status, and its lines as they are then, whatever led there; stock stays as it is."""
     changes = ", ".join(f"{name} = {value}" for name, value in IN_STATUS.items())
     await execute(api, f"UPDATE orders SET {changes} WHERE id = :id", id=UUID(order_id), status=status)
+    line = {"pending": "pending", "canceled": "pending", "expired": "pending", "rejected": "rejected"}
+    await execute(
+        api,
+        "UPDATE order_line_items SET status = :line WHERE order_id = :id",
+        id=UUID(order_id),
+        line=line.get(status, "accepted"),
+    )
 
 
 async def told(api: Api, order: dict[str, Any]) -> list[Any]:

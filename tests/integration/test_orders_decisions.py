@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from random import Random
 from typing import Any
+from uuid import UUID
 
 from models.database import new_id
+from tests.ads_driver import execute
 from tests.api_driver import Api, fields, problem
 from tests.cart_shop import NOON, open_shop, promise, quote, stock
 from tests.checkout_driver import SHIPPING, check_out, reserved
@@ -205,3 +208,37 @@ async def test_a_line_that_checkout_rejected_makes_the_order_partly_accepted(api
     assert done["line_items"][0]["rejection_reason"] == "insufficient_stock"
     assert await step(api, vendor, order["id"], "decision", {"decision": "accept"}) == done
     assert await reserved(api, *products) == [1, 2]
+
+
+async def test_whatever_lines_are_rejected_in_whatever_order_the_money_is_that_of_those_that_stay(api: Api) -> None:
+    vendor, buyer = await open_shop(api), await api.register("buyer")
+    await promise(api, vendor, "SOME", type="amount", value=4_321)
+    tier = [{"min_qty": 3, "type": "percent", "value": 1_250}]
+    products = [
+        await stock(api, vendor, price_cents=price, volume_discounts=tier) for price in (199, 1_001, 2_345, 777, 50)
+    ]
+    for seed in range(8):
+        chance = Random(seed)
+        wanted = [(product, chance.randint(1, 5)) for product in chance.sample(products, chance.randint(2, 5))]
+        promos = [{"vendor_store_id": vendor.store["id"], "code": "some"}] if seed % 2 else []
+        cart = await quote(api, buyer, *wanted, promos=promos)
+        order = (await check_out(api, buyer, cart, shipping_line=SHIPPING))["vendor_orders"][0]
+        promo = order["promo"]["discount_cents"] if promos else 0
+        open_lines = [line["id"] for line in order["line_items"]]
+        chance.shuffle(open_lines)
+        while open_lines:
+            batch = [open_lines.pop() for _ in range(chance.randint(1, len(open_lines)))]
+            rulings = [(line, chance.choice(("accept", "reject"))) for line in batch]
+            order = await step(api, vendor, order["id"], LINES, ruled(*rulings))
+            staying = [line for line in order["line_items"] if line["status"] != "rejected"]
+            goods = max(0, sum(line["line_total_cents"] for line in staying) - promo)
+            subtotal = sum(line["unit_price_cents"] * line["quantity"] for line in staying)
+            assert money(order) == (subtotal, subtotal - goods, 700, goods + 700, goods + 700), seed
+    rows = await execute(
+        api,
+        "SELECT i.product_id, i.reserved, coalesce(sum(l.quantity), 0) AS held FROM inventory i LEFT JOIN"
+        " (order_line_items l JOIN orders o ON o.id = l.order_id AND o.status <> 'rejected')"
+        " ON l.product_id = i.product_id AND l.status <> 'rejected' WHERE i.store_id = :store GROUP BY i.product_id",
+        store=UUID(vendor.store["id"]),
+    )
+    assert [row.reserved for row in rows] == [row.held for row in rows]
