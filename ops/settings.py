@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 DEV_JWT_KEYS = "dev:" + base64.urlsafe_b64encode(b"packstream-dev-access-token-key!").decode()
 DEV_AD_TOKEN_KEYS = "dev:" + base64.urlsafe_b64encode(b"packstream-dev-ad-token-key-32b!").decode()
+LOCAL_WAREHOUSE_PROJECT = "packstream-local"
 
 SigningKeys = dict[str, bytes]
 """``kid`` → secret, in the order given: the first signs, all verify."""
@@ -44,6 +45,10 @@ class Settings(BaseSettings):
     gcs_webhook_audience: str | None = Field(None, description="of the identity tokens that Pub/Sub pushes with")
     gcs_webhook_email: str | None = Field(None, description="account that Pub/Sub pushes as; unset: any of Google's")
     bigquery_endpoint: str | None = Field(None, description="emulator; unset: Google's")
+    bigquery_grpc_endpoint: str | None = Field(None, description="host:port at which the emulator takes rows")
+    bigquery_project: str | None = Field(None, description="of the warehouse; neither it nor an emulator: none")
+    bigquery_dataset: str = Field("packstream", pattern=r"^[A-Za-z0-9_]+$", description="of the warehouse")
+    bigquery_location: str = Field("US", description="where the dataset lies")
     stripe_api_base: str | None = Field(None, description="mock; unset: Stripe's")
     smtp_url: str | None = Field(
         None, repr=False, description="smtp(s)://[user:password@]host[:port]; without it and a SendGrid key: logged"
@@ -157,6 +162,16 @@ class Settings(BaseSettings):
     @property
     def sqlalchemy_app_url(self) -> str:
         return asyncpg_url(self.database_app_url or self.database_url)
+
+    @property
+    def has_warehouse(self) -> bool:
+        """Whether analytics has somewhere to write."""
+        return self.bigquery_endpoint is not None or self.bigquery_project is not None
+
+    @property
+    def warehouse_project(self) -> str:
+        """The project of the warehouse; an emulator takes any."""
+        return self.bigquery_project or LOCAL_WAREHOUSE_PROJECT
 
     @property
     def test_clock(self) -> bool:

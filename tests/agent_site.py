@@ -27,12 +27,21 @@ from ops.settings import Settings
 from ops.stack.local import stack_down, stack_up
 from ops.stack.paths import DataDir
 from ops.topics import ensure_topics
+from ops.warehouse import apply, connected_warehouse
 from schemas.codec import encode
 from schemas.records import NotificationRequested, Record
 from schemas.registry import EVENTS
 
 PARTS = ("postgres", "kafka", "redis", "smtp")
-NAMES = ("DATABASE_URL", "DATABASE_APP_URL", "REDIS_URL", "KAFKA_BROKERS", "SMTP_URL")
+NAMES = (
+    "DATABASE_URL",
+    "DATABASE_APP_URL",
+    "REDIS_URL",
+    "KAFKA_BROKERS",
+    "SMTP_URL",
+    "BIGQUERY_ENDPOINT",
+    "BIGQUERY_GRPC_ENDPOINT",
+)
 
 
 @dataclass(frozen=True)
@@ -56,20 +65,30 @@ class Site:
 
 
 @contextmanager
-def running_site() -> Iterator[Site]:
-    """Postgres, Kafka, Valkey and the SMTP sink, migrated and with topics."""
+def running_site(parts: Sequence[str] = PARTS) -> Iterator[Site]:
+    """Postgres, Kafka, Valkey and the SMTP sink, or `parts`; migrated and with topics, and with tables in BigQuery."""
     root = Path(tempfile.mkdtemp(prefix="packstream-agent-"))
     root.chmod(0o755)
     data = DataDir.at(root)
     try:
-        addresses = asyncio.run(stack_up(data, PARTS, bound=True)).site.addresses
-        found = Site({name: addresses[name] for name in NAMES} | {"PACKSTREAM_ENV": "test", "LOG_FORMAT": "json"}, root)
+        addresses = asyncio.run(stack_up(data, parts, bound=True)).site.addresses
+        known = {name: addresses[name] for name in NAMES if name in addresses}
+        found = Site(known | {"PACKSTREAM_ENV": "test", "LOG_FORMAT": "json"}, root)
         upgrade(found.settings)
         asyncio.run(ensure_topics(found.settings))
+        if found.settings.has_warehouse:
+            asyncio.run(make_warehouse(found.settings))
         yield found
     finally:
-        asyncio.run(stack_down(data, PARTS))
+        asyncio.run(stack_down(data, parts))
         shutil.rmtree(root)
+
+
+async def make_warehouse(settings: Settings) -> None:
+    """Its tables and views."""
+    store = connected_warehouse(settings)
+    await apply(store)
+    store.close()
 
 
 async def rows(engine: AsyncEngine, sql: str, **values: Any) -> list[tuple[Any, ...]]:

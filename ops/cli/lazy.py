@@ -29,6 +29,7 @@ COMMANDS: dict[str, Entry] = {
     "dlq": Entry("ops.cli.dlq:dlq", "List, show, replay and discard dead letters."),
     "reconcile": Entry("ops.cli.reconcile:reconcile", "Recount a day from the raw topic and compare."),
     "rollup": Entry("ops.cli.rollup:rollup", "Show and run the daily ad rollups."),
+    "warehouse": Entry("ops.cli.warehouse:warehouse", "Make and check the tables of the warehouse."),
     "admin": Entry("ops.cli.admin:admin", "Create admins; set a store's state, audited."),
     "bench": Entry("ops.cli.bench:bench", "Run a benchmark."),
     "demo": Entry("ops.cli.demo:demo", "Replay a marketplace week of real impressions and check it."),

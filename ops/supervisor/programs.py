@@ -84,10 +84,11 @@ class Worker(Program):
 PROGRAMS: tuple[type[Program], ...] = (Api, Relay, Worker)
 
 
-async def run_errand(site: Site, name: str) -> None:
-    """Run `packstream NAME` to its end; StackError with its last words when it fails."""
-    log = site.data.log(name)
-    process = spawn(packstream(site, name), log, death_signal=signal.SIGKILL)
+async def run_errand(site: Site, *arguments: str) -> None:
+    """Run `packstream ARGUMENTS` to its end; StackError with its last words when it fails."""
+    name = " ".join(arguments)
+    log = site.data.log(arguments[0])
+    process = spawn(packstream(site, *arguments), log, death_signal=signal.SIGKILL)
     try:
         while (status := process.poll()) is None:
             await asyncio.sleep(ERRAND_POLL_S)

@@ -18,8 +18,8 @@ from ops.stack.units import Unit
 from ops.supervisor.child import Child
 from ops.supervisor.programs import PROGRAMS, run_errand
 
-ERRANDS = {"postgres": "migrate", "kafka": "topics"}
-"""What must be done in a part before the programs start."""
+ERRANDS = {"postgres": ("migrate",), "kafka": ("topics",), "bigquery": ("warehouse", "apply")}
+"""What must be done in a part before it is of use."""
 
 CORE = ("postgres", "kafka", "redis")
 """The parts that the programs cannot start without; the others come up beside them."""
@@ -53,7 +53,7 @@ class System:
 
     async def start(self) -> None:
         """Return when everything is ready; the first error ends the attempt."""
-        others = (child.start() for name, child in self._parts.items() if name not in CORE)
+        others = (self._start_with_errand(name) for name in self._parts if name not in CORE)
         await together(self._start_core(), *others)
 
     async def _start_core(self) -> None:
@@ -65,7 +65,7 @@ class System:
         if name in self._parts:
             await self._parts[name].start()
         if self._programs and name in ERRANDS:
-            await run_errand(self._site, ERRANDS[name])
+            await run_errand(self._site, *ERRANDS[name])
 
     async def keep_running(self) -> None:
         """Restart what dies, until cancelled."""

@@ -34,7 +34,7 @@ def with_profile(compose: dict[str, Any], profile: str) -> set[str]:
 
 def test_compose_has_the_parts_and_programs_of_packstream_up(compose: dict[str, Any]) -> None:
     programs = {program.name for program in PROGRAMS}
-    assert without_profile(compose) == set(PARTS) | programs | {"migrate", "topics"}
+    assert without_profile(compose) == set(PARTS) | programs | {"migrate", "topics", "warehouse"}
 
 
 def test_compose_profiles_scale_and_observe(compose: dict[str, Any]) -> None:
