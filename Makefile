@@ -11,7 +11,7 @@ CODE := api models schemas streams agents ops
 PYTEST ?= $(BIN)/pytest
 ARGS ?=
 
-.PHONY: FORCE help setup setup-debezium lock demo test test-all lint bench test-debezium
+.PHONY: FORCE help setup setup-debezium lock demo test test-all lint bench test-debezium test-browser
 
 help:
 	@echo "make demo           set up, start everything, replay a marketplace week, check every number"
@@ -21,6 +21,7 @@ help:
 	echo "make lint           ruff, mypy, import contracts, event schemas, migrations against models"
 	echo "make bench          the benchmarks, ratios printed"
 	echo "make test-debezium  the relay's contract, on Debezium"
+	echo "make test-browser   the console in Chromium, which has to be there (or CHROMIUM names it)"
 
 .venv/.made:
 	@if [ -z "$(PYTHON)" ]; then echo "setup: Python 3.11 or newer is needed: install it, or set PYTHON" >&2; exit 1; fi
@@ -76,6 +77,8 @@ lock: .venv/.synced
 	  --no-header --no-emit-index-url "$$@"; }
 	lock --all-extras -o requirements.lock
 	lock -c requirements.lock -o ops/image-requirements.lock
+	$(BIN)/uv pip compile --group browser --quiet --universal --python-version 3.11 --generate-hashes \
+	  --no-header --no-emit-index-url -c requirements.lock -o ops/browser-requirements.lock
 
 bench: setup-debezium
 	@$(BIN)/packstream bench all $(ARGS)
@@ -85,3 +88,7 @@ setup-debezium: setup
 
 test-debezium: setup-debezium
 	@$(PYTEST) -m debezium $(ARGS)
+
+test-browser: setup
+	@VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/uv pip install --quiet --require-hashes --no-deps -r ops/browser-requirements.lock
+	$(PYTEST) -m browser tests/browser $(ARGS)

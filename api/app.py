@@ -32,6 +32,7 @@ from api.routes import (
     auth,
     cart,
     checkout,
+    console,
     dead_letters,
     emails,
     health,
@@ -86,6 +87,7 @@ ROUTERS: Final[Sequence[APIRouter]] = (
     ops.router,
     dead_letters.router,
     emails.router,
+    console.router,
 )
 TEST_ROUTERS: Final[Sequence[APIRouter]] = (admin.test_router, ops.test_router)  #: not in production
 PARTS: Final[Sequence[Part]] = (follow_clock, run_media, run_ads, count_quotes)

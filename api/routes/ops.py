@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from typing import Annotated
+from uuid import UUID
 
 from fastapi import APIRouter, Query
 
 from api.dependencies import Admin, Now, Process, Tx
 from api.envelope import Envelope
 from api.idempotency import IdempotentRoute
+from api.live_counters import live_counters
 from api.services import wall_clock
 from models import overview
+from models.ads import reads as ads
 from models.ads import reconciling
 from models.clock import set_clock
 from models.errors import NotFound
+from schemas.http.ads import LiveOut
 from schemas.http.common import Day
 from schemas.http.ops import ClockOut, Overview, ReconciliationOut, SetClock
 
@@ -34,6 +38,12 @@ async def reconciliation(day: Annotated[Day, Query()], admin: Admin, tx: Tx) -> 
     if report is None:
         raise NotFound("this day was not reconciled yet")
     return Envelope(data=ReconciliationOut.model_validate(report))
+
+
+@router.get("/ads/{ad_id}/live")
+async def live(ad_id: UUID, admin: Admin, tx: Tx, now: Now, process: Process) -> Envelope[LiveOut]:
+    """Any ad's counters of the UTC day, as its vendor sees them."""
+    return Envelope(data=await live_counters(process, await ads.any_ad(tx, ad_id), now))
 
 
 @test_router.post("/clock")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
@@ -12,10 +11,10 @@ from api.ad_services import AdServices
 from api.dependencies import Now, Process, Tx, Vendor
 from api.envelope import Envelope, ListEnvelope
 from api.idempotency import IdempotentRoute
+from api.live_counters import live_counters
 from api.pagination import Paged, by_time
 from models.ads import reads, writes
-from models.ads.gateway import LiveCounters
-from models.ads.rules import AdStatus, budget_micros
+from models.ads.rules import AdStatus
 from schemas.http.ads import AdOut, ChangeAd, CreateAd, LiveOut
 from schemas.http.ads import AdStatus as StatusFilter
 
@@ -68,19 +67,4 @@ async def change_ad(ad_id: UUID, body: ChangeAd, vendor: Vendor, tx: Tx, now: No
 async def live(ad_id: UUID, vendor: Vendor, tx: Tx, now: Now, process: Process) -> Envelope[LiveOut]:
     """The ad's counters of the UTC day, from the stream: all that happened before `as_of` is in them."""
     ad = await reads.ad_of(tx, ad_id, store_id=vendor.store_id)
-    counters = await process.get(AdServices).gate.live(ad.id, now.date())
-    return Envelope(data=_live(counters, budget_micros(ad.daily_budget_cents), now))
-
-
-def _live(counters: LiveCounters, budget: int, now: datetime) -> LiveOut:
-    as_of = counters.as_of
-    return LiveOut(
-        day=now.date(),
-        impressions=counters.impressions,
-        clicks=counters.clicks,
-        spend_micros=counters.spend_micros,
-        reserved_micros=counters.reserved_micros,
-        budget_micros=budget,
-        as_of=as_of,
-        lag_ms=None if as_of is None else max(0, (now - as_of) // timedelta(milliseconds=1)),
-    )
+    return Envelope(data=await live_counters(process, ad, now))

@@ -13,7 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from models.ads.catalog import Candidate, Snapshot
 from models.ads.gateway import Offer
 from models.ads.rules import AdStatus, Placement, TargetType, budget_micros, impression_cost_micros
-from models.ads.tables import Ad, AdCatalogVersion
+from models.ads.tables import Ad as Ad  # by this name for the edge too
+from models.ads.tables import AdCatalogVersion
 from models.catalog import reads as products
 from models.database import Driver
 from models.errors import NotFound
@@ -25,6 +26,14 @@ async def ad_of(tx: AsyncSession, ad_id: UUID, *, store_id: UUID, lock: bool = F
     """The store's ad, locked until the transaction ends if asked for; NotFound for anybody else's."""
     query = select(Ad).where(Ad.id == ad_id, Ad.store_id == store_id)
     ad = await tx.scalar(query.with_for_update() if lock else query)
+    if ad is None:
+        raise NotFound
+    return ad
+
+
+async def any_ad(tx: AsyncSession, ad_id: UUID) -> Ad:
+    """An ad of whatever store, for operators; NotFound."""
+    ad = await tx.get(Ad, ad_id)
     if ad is None:
         raise NotFound
     return ad

@@ -170,6 +170,7 @@ ROUTES: Final[Mapping[str, Rule]] = {
     "GET /api/v1/vendor/analytics/ads": VENDOR,
     # Operations
     "GET /api/admin/ops/overview": ADMIN,
+    "GET /api/admin/ops/ads/{id}/live": ADMIN.of(ANY),
     "GET /api/admin/ops/reconciliation": ADMIN,
     "GET /api/admin/ops/dead-letters": ADMIN,
     "GET /api/admin/ops/dead-letters/{id}": ADMIN.of(ANY),
@@ -183,7 +184,10 @@ ROUTES: Final[Mapping[str, Rule]] = {
     "POST /webhooks/sendgrid": own_credential(400, "invalid_signature"),
 }
 #: Routes that the OpenAPI document leaves out.
-UNDOCUMENTED: Final = ("GET /docs", "GET /openapi.json", "HEAD /openapi.json", "HEAD /ads/click")
+UNDOCUMENTED: Final = (
+    "GET /docs", "GET /openapi.json", "HEAD /openapi.json", "HEAD /ads/click",
+    "GET /console", "GET /console/console.js", "GET /console/console.css",
+)  # fmt: skip
 
 HOW: Final = """
 Not classified: {routes}
