@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -14,7 +14,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from agents.housekeeping import licenses
+from agents.housekeeping import ledger, licenses
 from agents.housekeeping.metrics import TICKS, TICKS_MISSED
 from agents.housekeeping.notifications import TURN_BY_TEST_CLOCK_S, TURN_S, forget_notifications
 from agents.housekeeping.reaper import Reaper
@@ -65,6 +65,8 @@ class Chores:
         self._chores.append(Chore("notifications", forget_s, self._forget_notifications, now_s))
         licenses_s = licenses.TURN_BY_TEST_CLOCK_S if settings.test_clock else licenses.TURN_S
         self._chores.append(Chore("licenses", licenses_s, self._keep_licenses, now_s))
+        seal_s = ledger.TURN_BY_TEST_CLOCK_S if settings.test_clock else ledger.TURN_S
+        self._chores.append(Chore("ledger", seal_s, self._seal_ledger, now_s))
         self._chores.append(Chore("idempotency keys", REAP_KEYS_S, self._reap_keys, now_s))
         if settings.relay_kind == "debezium":
             reaper = Reaper(transaction, archive_ad_batches=settings.archive_ad_batches)
@@ -112,15 +114,24 @@ class Chores:
             await forget_notifications(tx, now=self._clock.now(), wall=datetime.now(UTC))
 
     async def _keep_licenses(self) -> None:
-        """Leave what others hold locked to the next turn: ticks must not wait for it."""
+        async with self._unless_locked("licenses") as tx:
+            await licenses.keep_licenses(tx, now=self._clock.now())
+
+    async def _seal_ledger(self) -> None:
+        async with self._unless_locked("ledger") as tx:
+            await ledger.seal_ledger(tx, now=self._clock.now(), skew_s=self._settings.clock_skew_s)
+
+    @asynccontextmanager
+    async def _unless_locked(self, chore: str) -> AsyncIterator[AsyncSession]:
+        """A transaction that leaves what others hold locked to the next turn: ticks must not wait for it."""
         try:
             async with self._transaction() as tx:
                 await tx.execute(text(f"SET LOCAL lock_timeout = {TICK_LOCK_MS}"))
-                await licenses.keep_licenses(tx, now=self._clock.now())
+                yield tx
         except DBAPIError as exc:
             if getattr(exc.orig, "sqlstate", None) != LOCK_NOT_AVAILABLE:
                 raise
-            log.info("licenses_locked")
+            log.info("chore_locked", chore=chore)
 
     async def _reap_keys(self) -> None:
         async with self._transaction() as tx:

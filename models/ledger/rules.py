@@ -105,7 +105,7 @@ def digest(entry: Entry) -> bytes:
         entry.currency,
         str(entry.buyer_store_id),
         str(entry.vendor_store_id),
-        (entry.occurred_at - EPOCH) // timedelta(microseconds=1),
+        _microseconds(entry.occurred_at),
         entry.day.isoformat(),
         entry.actor,
         sorted([str(account), amount] for account, amount in entry.postings),
@@ -119,7 +119,11 @@ def events_digest(hashes: Iterable[bytes]) -> bytes:
     return hashlib.sha256(b"".join(hashes)).digest()
 
 
-def seal_digest(day: date, events: int, events_hash: bytes, prev_hash: bytes) -> bytes:
-    """SHA-256 over what a seal says of its day, and the seal before it."""
-    said = [day.isoformat(), events, events_hash.hex(), prev_hash.hex()]
+def seal_digest(day: date, events: int, events_hash: bytes, prev_hash: bytes, sealed_at: datetime) -> bytes:
+    """SHA-256 over what a seal says of its day, when it was made, and the seal before it."""
+    said = [day.isoformat(), events, events_hash.hex(), prev_hash.hex(), _microseconds(sealed_at)]
     return hashlib.sha256(json.dumps(said, separators=(",", ":")).encode()).digest()
+
+
+def _microseconds(moment: datetime) -> int:
+    return (moment - EPOCH) // timedelta(microseconds=1)

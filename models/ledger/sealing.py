@@ -58,7 +58,7 @@ async def _seals(tx: AsyncSession, days: Days, *, now: datetime) -> list[dict[st
     for number in range((days.last - days.first).days + 1):
         day = days.first + number * DAY
         events, events_hash = (booked[day].events, booked[day].events_hash) if day in booked else (0, NOTHING)
-        hash_ = seal_digest(day, events, events_hash, prev_hash)
+        hash_ = seal_digest(day, events, events_hash, prev_hash, now)
         seal = {"day": day, "events": events, "events_hash": events_hash, "prev_hash": prev_hash, "hash": hash_}
         seals.append(seal | {"sealed_at": now})
         prev_hash = hash_

@@ -28,6 +28,7 @@ COMMANDS: dict[str, Entry] = {
     "worker": Entry("ops.cli.processes:worker", "Run the stream agents."),
     "dlq": Entry("ops.cli.dlq:dlq", "List, show, replay and discard dead letters."),
     "reconcile": Entry("ops.cli.reconcile:reconcile", "Recount a day from the raw topic and compare."),
+    "ledger": Entry("ops.cli.ledger:ledger", "Check the books."),
     "rollup": Entry("ops.cli.rollup:rollup", "Show and run the daily ad rollups."),
     "warehouse": Entry("ops.cli.warehouse:warehouse", "Make and check the tables of the warehouse."),
     "admin": Entry("ops.cli.admin:admin", "Create admins; set a store's state, audited."),
