@@ -49,7 +49,11 @@ class Settings(BaseSettings):
     bigquery_project: str | None = Field(None, description="of the warehouse; neither it nor an emulator: none")
     bigquery_dataset: str = Field("packstream", pattern=r"^[A-Za-z0-9_]+$", description="of the warehouse")
     bigquery_location: str = Field("US", description="where the dataset lies")
-    stripe_api_base: str | None = Field(None, description="mock; unset: Stripe's")
+    stripe_api_base: str | None = Field(None, description="the local fake; unset: Stripe's")
+    stripe_price_id: str = Field(
+        "price_packstream", description="of a vendor's subscription, made in Stripe's dashboard"
+    )
+    stripe_timeout_s: float = Field(8.0, gt=0, le=60, description="of one attempt to ask Stripe; there are three")
     smtp_url: str | None = Field(
         None, repr=False, description="smtp(s)://[user:password@]host[:port]; without it and a SendGrid key: logged"
     )
@@ -64,7 +68,10 @@ class Settings(BaseSettings):
     # Secrets
     gcs_credentials_json: str | None = Field(None, repr=False, description="service account key, or its path")
     gcs_webhook_token: str = Field("dev-gcs-webhook-token", repr=False, description="in dev and test")
-    stripe_webhook_secret: str = Field("whsec_dev", repr=False)
+    stripe_api_key: str | None = Field(None, repr=False, description="unset: no billing, but with the local fake")
+    stripe_webhook_secret: str = Field(
+        "whsec_dev", repr=False, description="comma separated while one replaces another"
+    )
     sendgrid_api_key: str | None = Field(None, repr=False, description="set: e-mail goes through SendGrid")
     jwt_keys: Annotated[SigningKeys, NoDecode] = Field(default=DEV_JWT_KEYS, validate_default=True, repr=False)
     ad_token_keys: Annotated[SigningKeys, NoDecode] = Field(

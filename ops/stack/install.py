@@ -114,12 +114,12 @@ def install_kafka() -> None:
 
 
 def install_stripe() -> None:
-    """Build stripe-mock; without Go the stack does without it, and says so."""
+    """Build stripe-mock, which tests hold our requests against; without Go they do without it."""
     if stripe.binary().exists():
         return
     go = shutil.which("go")
     if go is None:
-        print("stripe-mock is left out: Go is not installed (the stack runs without it)", file=sys.stderr)
+        print("stripe-mock is left out: Go is not installed (one test is skipped without it)", file=sys.stderr)
         return
     with tempfile.TemporaryDirectory() as scratch:
         run([go, "install", f"{stripe.MODULE}@{stripe.VERSION}"], what="building stripe-mock", env={"GOBIN": scratch})

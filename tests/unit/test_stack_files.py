@@ -12,7 +12,7 @@ import yaml
 from ops.cli.lazy import COMMANDS
 from ops.lint.contracts import foreign_importers
 from ops.settings import Settings
-from ops.stack.parts import PARTS, connect, gcs, stripe
+from ops.stack.parts import PARTS, connect, gcs
 from ops.stack.parts.kafka import VERSION
 from ops.stack.paths import REPOSITORY
 from ops.supervisor.programs import PROGRAMS
@@ -54,7 +54,6 @@ def test_compose_runs_the_versions_that_the_local_stack_pins(compose: dict[str, 
     assert pinned is not None
     assert services["postgres"]["image"] == f"postgres:{pinned[1]}"
     assert services["kafka"]["image"] == f"apache/kafka:{VERSION}"
-    assert services["stripe"]["image"].endswith(stripe.VERSION)
 
 
 def test_connect_in_compose_is_configured_like_the_local_one() -> None:

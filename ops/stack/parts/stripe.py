@@ -1,52 +1,60 @@
-"""stripe-mock, built from its Go module at set-up: checks the shape of requests, keeps no state."""
+"""The fake Stripe: keeps what it is told and sends signed webhooks to the API. Its state lies in DATA/stripe.
+
+Beside it stripe-mock, built from its Go module at set-up: it keeps no state but knows the shape of every request of
+Stripe's API; tests hold ours against it.
+"""
 
 from __future__ import annotations
 
-import urllib.error
+import os
+import sys
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 
-from ops.stack.errors import PartMissing
 from ops.stack.paths import cache_dir
 from ops.stack.processes import Command
 from ops.stack.units import Unit
 
 MODULE = "github.com/stripe/stripe-mock"
 VERSION = "v0.203.0"
+WEBHOOK_SECRET = "whsec_dev"
+"""The default of STRIPE_WEBHOOK_SECRET in development."""
 
 
 def binary() -> Path:
+    """Where stripe-mock is, if it is built."""
     return cache_dir() / f"stripe-mock-{VERSION}"
 
 
 class Stripe(Unit):
-    """Optional: everything but payments works without it."""
+    """Ready at once; webhooks wait until the API takes them."""
 
     name = "stripe"
     ports = ("STRIPE_PORT",)
-    optional = True
 
     @classmethod
     def addresses(cls, ports: Mapping[str, int]) -> dict[str, str]:
         return {"STRIPE_API_BASE": f"http://127.0.0.1:{ports['STRIPE_PORT']}"}
 
-    def check(self) -> None:
-        if not binary().exists():
-            raise PartMissing("stripe: stripe-mock is not built: install Go and run `make setup`")
+    def prepare(self) -> None:
+        self.site.data.home(self.name).mkdir(parents=True, exist_ok=True)
 
     def command(self) -> Command:
-        # It listens for HTTPS as well, whatever it is told: at a port that no other stack can have.
-        http = f"127.0.0.1:{self.port('STRIPE_PORT')}"
-        return Command((str(binary()), "-http-addr", http, "-https-addr", "127.0.0.1:0"))
+        settings = {
+            "STRIPE_PORT": str(self.port("STRIPE_PORT")),
+            "STRIPE_STATE": str(self.site.data.home(self.name) / "state.sqlite"),
+            "STRIPE_WEBHOOK_URL": f"{self.site.addresses['API_URL']}/webhooks/stripe",
+            "STRIPE_WEBHOOK_SECRET": os.environ.get("STRIPE_WEBHOOK_SECRET") or WEBHOOK_SECRET,
+        }
+        if database := self.site.addresses.get("DATABASE_URL") or os.environ.get("DATABASE_URL"):
+            settings["DATABASE_URL"] = database  # for the logical clock
+        return Command((sys.executable, "-m", "ops.stack.servers.stripe"), env=settings)
 
     def ready(self) -> bool:
-        """Any answer in HTTP will do: without a key it is 401."""
-        request = urllib.request.Request(f"{self.addresses(self.site.ports)['STRIPE_API_BASE']}/v1/charges")
         try:
-            with urllib.request.urlopen(request, timeout=2):
-                return True
-        except urllib.error.HTTPError:
-            return True
+            health = f"{self.addresses(self.site.ports)['STRIPE_API_BASE']}/_fake/health"
+            with urllib.request.urlopen(health, timeout=2) as answer:
+                return bool(answer.status == 200)
         except OSError:
             return False
