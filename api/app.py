@@ -18,6 +18,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.ad_services import run_ads
+from api.billing_services import run_billing
 from api.cart_metrics import count_quotes
 from api.errors import handle
 from api.media_services import run_media
@@ -30,6 +31,7 @@ from api.routes import (
     ads,
     agent_orders,
     auth,
+    billing,
     cart,
     checkout,
     console,
@@ -76,6 +78,8 @@ ROUTERS: Final[Sequence[APIRouter]] = (
     products.router,
     inventory.router,
     vendor_promos.router,
+    billing.router,
+    billing.webhook_router,
     cart.router,
     checkout.router,
     orders.router,
@@ -90,7 +94,7 @@ ROUTERS: Final[Sequence[APIRouter]] = (
     console.router,
 )
 TEST_ROUTERS: Final[Sequence[APIRouter]] = (admin.test_router, ops.test_router)  #: not in production
-PARTS: Final[Sequence[Part]] = (follow_clock, run_media, run_ads, count_quotes)
+PARTS: Final[Sequence[Part]] = (follow_clock, run_media, run_billing, run_ads, count_quotes)
 HANDLED: Final[tuple[type[Exception], ...]] = (
     PackstreamError,
     RequestValidationError,

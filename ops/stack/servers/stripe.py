@@ -32,24 +32,26 @@ Now = Callable[[], Awaitable[datetime]]
 
 
 class Faults:
-    """What goes wrong at a path's next requests: ``lose`` the answer, ``hold`` it back, be ``away``, ``decline``."""
+    """What goes wrong at the next requests like ``POST /v1/customers``: ``lose`` or ``hold`` the answer, be ``away``,
+    ``decline``."""
 
     def __init__(self) -> None:
         self._next: dict[str, list[str]] = {}
 
-    def plan(self, path: str, kind: str, times: int) -> None:
-        self._next.setdefault(path, []).extend([kind] * times)
+    def plan(self, asked: str, kind: str, times: int) -> None:
+        self._next.setdefault(asked, []).extend([kind] * times)
 
-    def take(self, path: str) -> str | None:
-        planned = self._next.get(path)
+    def take(self, asked: str) -> str | None:
+        planned = self._next.get(asked)
         return planned.pop(0) if planned else None
 
 
 class FakeStripe:
-    """The HTTP side. `now`: the time of everything that happens."""
+    """The HTTP side. `now`: the time of everything that happens; `activation_s`: what a first payment takes."""
 
-    def __init__(self, memory: Memory, now: Now, news: News) -> None:
+    def __init__(self, memory: Memory, now: Now, news: News, *, activation_s: float = ACTIVATION_S) -> None:
         self._memory, self._now, self.news = memory, now, news
+        self._activation_s = activation_s
         self.account = Account(memory)
         self.faults = Faults()
         self.held = asyncio.Event()
@@ -79,7 +81,7 @@ class FakeStripe:
         if not request.headers.get("authorization", "").startswith(("Bearer sk_", "Bearer rk_")):
             return refusal(Refused(401, "invalid_request_error", "You did not provide an API key."))
         form = parse_form(await request.text() if request.method == "POST" else request.query_string)
-        fault = self.faults.take(request.path)
+        fault = self.faults.take(f"{request.method} {request.path}")
         if fault == "away":
             return refusal(Refused(503, "api_error", "Try again."))
         if fault == "decline":
@@ -120,11 +122,17 @@ class FakeStripe:
         task.add_done_callback(self._waiting.discard)
 
     async def _activate(self, subscription_id: str) -> None:
-        await asyncio.sleep(ACTIVATION_S)
+        await asyncio.sleep(self._activation_s)
         now = await self._now()
         with self._memory.transaction():
             self.account.activate(subscription_id, now)
         self.news.send_all()
+
+    async def settle(self) -> None:
+        """Until first payments are made and all news is taken."""
+        while self._waiting:
+            await asyncio.gather(*self._waiting, return_exceptions=True)
+        await self.news.settle()
 
     async def set_status(self, subscription_id: str, status: str) -> None:
         """As when a payment fails, or comes in after all."""
@@ -135,7 +143,7 @@ class FakeStripe:
 
 
 class Controls:
-    """``POST /_fake/subscriptions/ID {"status"}`` · ``/_fake/faults {"path","kind","times"}`` · ``/_fake/forget_keys``
+    """``POST /_fake/subscriptions/ID {"status"}`` · ``/_fake/faults {"asked","kind","times"}`` · ``/_fake/forget_keys``
     · ``GET /_fake/objects/KIND``."""
 
     def __init__(self, fake: FakeStripe) -> None:
@@ -153,7 +161,7 @@ class Controls:
 
     async def _faults(self, request: web.Request) -> web.Response:
         fault = await request.json()
-        self._fake.faults.plan(fault["path"], fault["kind"], fault.get("times", 1))
+        self._fake.faults.plan(fault["asked"], fault["kind"], fault.get("times", 1))
         return web.Response(status=204)
 
     async def _forget(self, _: web.Request) -> web.Response:
@@ -200,10 +208,10 @@ async def serve(environ: Mapping[str, str]) -> None:
     clock = BusinessClock(environ.get("DATABASE_URL"))
     pushes = Pushes(environ["STRIPE_WEBHOOK_URL"])
     news = News(memory, pushes, environ["STRIPE_WEBHOOK_SECRET"], clock.now)
-    runner = web.AppRunner(FakeStripe(memory, clock.now, news).app, access_log=None)
+    runner = web.AppRunner(FakeStripe(memory, clock.now, news).app, access_log=None, shutdown_timeout=0.5)
     await runner.setup()
     host = environ.get("STRIPE_HOST", "127.0.0.1")
-    await web.TCPSite(runner, host, int(environ["STRIPE_PORT"]), shutdown_timeout=0.5).start()
+    await web.TCPSite(runner, host, int(environ["STRIPE_PORT"])).start()
     await stopped.wait()
     await runner.cleanup()
     await pushes.close()

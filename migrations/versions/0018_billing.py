@@ -8,26 +8,15 @@ from sqlalchemy.dialects import postgresql
 
 from migrations.access import STORE, service_table, tenant_table
 
-revision = "0016"
-down_revision = "0015"
+revision = "0018"
+down_revision = "0017"
 branch_labels = None
 depends_on = None
 
 OWN = f"store_id = {STORE}"
 LIVE = sa.text("status NOT IN ('canceled', 'incomplete_expired') AND replaced_at IS NULL")
-USAGE = (
-    sa.Column("stripe_id", sa.Text(), nullable=True, comment="of the invoice item that it became"),
-    sa.Column("billed_at", sa.DateTime(timezone=True), nullable=True),
-    sa.Column("attempts", sa.BigInteger(), server_default=sa.text("0"), nullable=False, comment="to hand it to Stripe"),
-    sa.Column("first_attempt_at", sa.DateTime(timezone=True), nullable=True, comment="wall time"),
-    sa.Column(
-        "next_attempt_at",
-        sa.DateTime(timezone=True),
-        nullable=True,
-        comment="wall time: not before, a claim or a pause runs",
-    ),
-    sa.Column("last_error", sa.Text(), nullable=True),
-)
+ZERO = sa.text("0")
+USAGE = ("stripe_id", "billed_at", "attempts", "first_attempt_at", "next_attempt_at", "last_error")
 
 
 def upgrade() -> None:
@@ -163,8 +152,17 @@ def _service_tables() -> None:
 
 
 def _usage_charges() -> None:
-    for column in USAGE:
-        op.add_column("usage_charges", column.copy())
+    for column in (
+        _text("stripe_id", nullable=True, comment="of the invoice item that it became"),
+        _time("billed_at", nullable=True),
+        sa.Column(
+            "attempts", sa.BigInteger(), server_default=sa.text("0"), nullable=False, comment="to hand it to Stripe"
+        ),
+        _time("first_attempt_at", nullable=True, comment="wall time"),
+        _time("next_attempt_at", nullable=True, comment="wall time: not before, a claim or a pause runs"),
+        _text("last_error", nullable=True),
+    ):
+        op.add_column("usage_charges", column)
     billed = "(status = 'billed') = (stripe_id IS NOT NULL)"
     op.create_check_constraint(op.f("ck_usage_charges_billed"), "usage_charges", billed)
     own = ["store_id", "created_at", "id"]
@@ -180,7 +178,7 @@ def downgrade() -> None:
         op.drop_index(index, table_name="usage_charges")
     op.drop_constraint("ck_usage_charges_billed", "usage_charges")
     for column in USAGE:
-        op.drop_column("usage_charges", column.name)
+        op.drop_column("usage_charges", column)
     for table in (
         "billing_checks",
         "stripe_events",
