@@ -130,6 +130,13 @@ TABLES: Final[Mapping[str, Access]] = {
     "ledger_events": Access("", "SI", SERVICE_ALONE),
     "ledger_postings": Access("", "SI", SERVICE_ALONE),
     "ledger_seals": Access("", "S", SERVICE_ALONE),
+    # Billing
+    "billing_customers": Access("", "SI", SERVICE_ALONE),
+    "payment_methods": Access("SI", "SI", OWN),
+    "subscriptions": Access("SIU", "SIU", OWN),
+    "charges": Access("S", "SIU", OWN),
+    "stripe_events": Access("", "SIU", SERVICE_ALONE),
+    "billing_checks": Access("", "S", SERVICE_ALONE),
     # Ads and what they cost
     "ads": Access("SIUD", "SIUD", OWN),
     "ad_daily_rollups": Access("S", "S", OWN),

@@ -8,8 +8,8 @@ from sqlalchemy.dialects import postgresql
 
 from migrations.access import STORE, service_table, tenant_table
 
-revision = "0018"
-down_revision = "0017"
+revision = "0020"
+down_revision = "0019"
 branch_labels = None
 depends_on = None
 
@@ -25,8 +25,9 @@ def upgrade() -> None:
     _charges()
     _service_tables()
     _usage_charges()
-    for table in ("billing_customers", "payment_methods", "subscriptions"):
-        tenant_table(table, OWN, "SELECT, INSERT, UPDATE")
+    service_table("billing_customers", "SELECT, INSERT")
+    tenant_table("payment_methods", OWN, "SELECT, INSERT")
+    tenant_table("subscriptions", OWN, "SELECT, INSERT, UPDATE")
     tenant_table("charges", OWN, "SELECT", service_privileges="SELECT, INSERT, UPDATE")
     service_table("stripe_events", "SELECT, INSERT, UPDATE")
     service_table("billing_checks", "SELECT")
