@@ -5,7 +5,7 @@ from __future__ import annotations
 import binascii
 import hmac
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Final, NamedTuple, Protocol, TypeVar
 from uuid import UUID
@@ -25,14 +25,17 @@ Key = Sequence[str | int]  #: a row's sort key as JSON has it: the sorted column
 
 
 class Cursors:
-    """Issues and reads cursors. One that was not issued here, or for another list, is a ValidationFailed."""
+    """Issues cursors by the first of `secrets`, reads those of all.
 
-    def __init__(self, secret: bytes) -> None:
-        self._secret = hmac.digest(secret, b"cursors", "sha256")
+    One that was not issued here, or for another list, is a ValidationFailed.
+    """
+
+    def __init__(self, secrets: Iterable[bytes]) -> None:
+        self._keys = [hmac.digest(secret, b"cursors", "sha256") for secret in secrets]
 
     def issue(self, list_name: str, key: Key) -> str:
         body = orjson.dumps(list(key))
-        return urlsafe_b64encode(self._mac(list_name, body) + body).decode().rstrip("=")
+        return urlsafe_b64encode(_mac(self._keys[0], list_name, body) + body).decode().rstrip("=")
 
     def read(self, list_name: str, cursor: str) -> list[Any]:
         """The key it was issued with."""
@@ -41,13 +44,14 @@ class Cursors:
         except (binascii.Error, ValueError):
             raw = b""
         mac, body = raw[:MAC_BYTES], raw[MAC_BYTES:]
-        if not hmac.compare_digest(mac, self._mac(list_name, body)):
+        if not any(hmac.compare_digest(mac, _mac(key, list_name, body)) for key in self._keys):
             raise ValidationFailed(errors=[FieldError("cursor", "cursor_invalid", "this list issued no such cursor")])
         key: list[Any] = orjson.loads(body)
         return key
 
-    def _mac(self, list_name: str, body: bytes) -> bytes:
-        return hmac.digest(self._secret, list_name.encode() + b"\0" + body, "sha256")[:MAC_BYTES]
+
+def _mac(key: bytes, list_name: str, body: bytes) -> bytes:
+    return hmac.digest(key, list_name.encode() + b"\0" + body, "sha256")[:MAC_BYTES]
 
 
 class Dated(Protocol):

@@ -115,7 +115,7 @@ def build(settings: Settings, requests: RequestMetrics) -> Services:
         login_limit=LoginLimit(redis),
         tokens=AccessTokens(settings.jwt_keys, ttl_s=settings.access_token_ttl_s),
         passwords=Passwords(),
-        cursors=Cursors(next(iter(settings.jwt_keys.values()))),
+        cursors=Cursors(settings.jwt_keys.values()),
         proxies=Proxies(settings.trusted_proxies),
         metrics=_registry(requests),
     )

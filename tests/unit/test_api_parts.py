@@ -15,7 +15,7 @@ from models.limits import network_of
 from schemas.http.common import Body, parse_time
 from schemas.http.identity import normalise_email
 
-CURSORS = Cursors(b"s" * 32)
+CURSORS = Cursors([b"s" * 32])
 
 
 def test_cursor_gives_its_key_back_to_its_own_list_alone() -> None:
@@ -25,7 +25,7 @@ def test_cursor_gives_its_key_back_to_its_own_list_alone() -> None:
         with pytest.raises(ValidationFailed):
             CURSORS.read(name, text)
     with pytest.raises(ValidationFailed):
-        Cursors(b"t" * 32).read("orders", cursor)
+        Cursors([b"t" * 32]).read("orders", cursor)
 
 
 def test_last_page_has_no_cursor() -> None:
