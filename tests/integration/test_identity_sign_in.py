@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import jwt
 import pytest
-from argon2 import PasswordHasher
+from argon2 import Parameters, PasswordHasher, extract_parameters
 from sqlalchemy import func, select, update
 
 from models.identity.tables import Membership, User
@@ -132,18 +132,46 @@ async def test_unknown_email_and_wrong_password_answer_alike(api: Api) -> None:
     assert {**wrong, "request_id": ""} == {**unknown, "request_id": ""}
 
 
-async def test_unknown_email_costs_a_password_check(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    checked: list[str] = []
-    verify = PasswordHasher.verify
+@pytest.fixture
+def work(monkeypatch: pytest.MonkeyPatch) -> list[Parameters]:
+    """The Argon2 computations of the process, by what they cost, as they are done."""
+    done: list[Parameters] = []
+    verify, make = PasswordHasher.verify, PasswordHasher.hash
 
-    def counting(self: PasswordHasher, hash_: str, password: str) -> bool:
-        checked.append(hash_)
-        return verify(self, hash_, password)
+    def verifying(self: PasswordHasher, stored: str, password: str) -> bool:
+        done.append(extract_parameters(stored))
+        return verify(self, stored, password)
 
-    monkeypatch.setattr(PasswordHasher, "verify", counting)
-    problem(await api.http.post(LOGIN, json={"email": new_email(), "password": PASSWORD}), 401, "invalid_credentials")
-    assert len(checked) == 1
-    assert "m=19456,t=2,p=1" in checked[0]
+    def making(self: PasswordHasher, password: str) -> str:
+        made = make(self, password)
+        done.append(extract_parameters(made))
+        return made
+
+    monkeypatch.setattr(PasswordHasher, "verify", verifying)
+    monkeypatch.setattr(PasswordHasher, "hash", making)
+    return done
+
+
+async def test_a_refused_sign_in_costs_one_password_check_whoever_it_names(api: Api, work: list[Parameters]) -> None:
+    """Unknown, known, invited but never there, of another role: nobody tells them apart by the time it takes."""
+    known, admin, invited = await api.register(), await api.register_admin(), new_email()
+    body = {"email": invited, "first_name": "A", "last_name": "B", "role": "staff"}
+    created(await api.as_(known).post("/api/v1/stores/me/users/invite", json=body))
+    costs = []
+    for path, email, password in (
+        (LOGIN, known.email, "wrong"),
+        (LOGIN, new_email(), "wrong"),
+        (LOGIN, invited, "wrong"),
+        (LOGIN, admin.email, PASSWORD),
+        (ADMIN_LOGIN, known.email, PASSWORD),
+        (ADMIN_LOGIN, new_email(), PASSWORD),
+    ):
+        work.clear()
+        problem(await api.http.post(path, json={"email": email, "password": password}), 401, "invalid_credentials")
+        costs.append([*work])
+    (cost,) = costs[0]
+    assert (cost.memory_cost, cost.time_cost, cost.parallelism) == (19_456, 2, 1)
+    assert costs == [[cost]] * 6
 
 
 async def guess(api: Api, email: str, *, address: str = "127.0.0.1", password: str = "wrong", **headers: str) -> int:
