@@ -64,7 +64,7 @@ ANY_VALUE: Mapping[str, Any] = {
     "bytea": "\\x00",
 }
 WALLED = [name for name, access in TABLES.items() if access.wall is not None and access.app]
-OURS = dict.fromkeys(("stores", "users"), "unique constraint")  #: each is there once
+OURS = dict.fromkeys(("stores", "users", "subscriptions"), "unique constraint")  #: each is there once
 
 
 @asynccontextmanager
