@@ -14,6 +14,8 @@ BENCHES: Final = {
     "worker": "ops.bench.worker",
     "recovery": "ops.bench.recovery",
     "routes": "ops.bench.routes",
+    "quotes": "ops.bench.quotes",
+    "checkouts": "ops.bench.checkouts",
     "lag": "ops.bench.lag",
     "gate": "ops.bench.gate",
     "relay": "ops.bench.relay",

@@ -66,9 +66,9 @@ def get(path: str, headers: Mapping[str, str] | None = None) -> bytes:
     return _request("GET", path, headers or {}, b"")
 
 
-def post(path: str, body: Mapping[str, object]) -> bytes:
+def post(path: str, body: Mapping[str, object], headers: Mapping[str, str] | None = None) -> bytes:
     """The bytes of a POST of JSON."""
-    return _request("POST", path, {"content-type": "application/json"}, json.dumps(body).encode())
+    return _request("POST", path, {"content-type": "application/json", **(headers or {})}, json.dumps(body).encode())
 
 
 def _request(method: str, path: str, headers: Mapping[str, str], body: bytes) -> bytes:

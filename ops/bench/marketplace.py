@@ -88,7 +88,7 @@ async def marketplace(*, ads: int, buyers: int) -> AsyncIterator[Marketplace]:
         try:
             for process in processes.values():
                 process.start()
-            await asyncio.gather(processes["relay"].ready(), processes["worker"].ready(), _api_ready(found, processes))
+            await asyncio.gather(processes["relay"].ready(), processes["worker"].ready(), api_ready(found, processes))
             tokens = [await asyncio.to_thread(_register, found, n) for n in range(buyers)]
             await _gate_open(found, tokens[0])
             yield Marketplace(found, ids, stores, tokens, processes)
@@ -96,7 +96,8 @@ async def marketplace(*, ads: int, buyers: int) -> AsyncIterator[Marketplace]:
             await asyncio.gather(*(process.stop() for process in processes.values()))
 
 
-async def _api_ready(found: BenchSite, processes: Mapping[str, Process]) -> None:
+async def api_ready(found: BenchSite, processes: Mapping[str, Process]) -> None:
+    """Return when the process "api" answers; StackError when it ended, or takes too long."""
     deadline = time.monotonic() + OPEN_S
     while True:
         processes["api"].check()

@@ -40,6 +40,7 @@ TARGETS: Final[dict[tuple[str, str], Target]] = {
     ("recovery: planned hand-over", ""): Target(3, at_least=False),
     ("routes: serve", "no-op route"): Target(0.6, ratio=True),
     ("routes: impression", "no-op route"): Target(0.6, ratio=True),
+    ("checkouts", "checkouts: bare SQL"): Target(0.5, ratio=True),
     ("lag: p50", ""): Target(100, at_least=False),
     ("lag: p99", ""): Target(250, at_least=False),
     ("relay", "debezium"): Target(2, ratio=True),

@@ -21,6 +21,8 @@ from ops.demo.books import (
     split_cents,
 )
 from ops.demo.licensing import LicenseBook, check_licenses
+from ops.demo.purchases import Basket
+from ops.demo.receipts import Receipts, check_sales
 from ops.demo.settling import Stored
 from ops.demo.views import PageView
 from ops.reconcile import Reconciliation
@@ -30,7 +32,7 @@ REASONS = ("budget_exhausted", "no_candidates", GATE_CLOSED)
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What the checks are made on: the rows, our books, what Postgres has, and the recount of the raw topic."""
+    """What the checks are made on: logged rows, our books, what Postgres has, and the recount of the raw topic."""
 
     views: Sequence[PageView]
     books: Books
@@ -38,6 +40,8 @@ class Evidence:
     vendors: set[str]  #: stores
     stored: Stored
     reconciled: Sequence[Reconciliation]
+    baskets: Sequence[Basket]
+    receipts: Receipts
 
 
 @dataclass(slots=True)
@@ -75,6 +79,7 @@ def audit(evidence: Evidence) -> list[Difference]:
         *check_charges(books, stored.charges),
         *check_budgets(books, stored.rollups),
         *stored.leftovers,
+        *check_sales(evidence.baskets, evidence.receipts, stored.sales),
         *check_licenses(evidence.licenses, stored.licenses, stored.verified, evidence.vendors),
         *(difference for one in evidence.reconciled for difference in check_reconciliation(books, one)),
     ]

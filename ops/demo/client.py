@@ -84,6 +84,24 @@ class Api:
         answer = await self._send("PATCH", path, json={"status": "active"}, headers={"Authorization": token})
         return f"{answer.status} {answer.body.get('code', '')}".strip()
 
+    async def create_product(self, token: str, product: dict[str, Any]) -> str:
+        """On sale at once; its id. Nothing of it is in stock yet."""
+        body = await self._data("POST", "/api/v1/vendor/products", 201, json=product, headers=_once(token))
+        return str(body["id"])
+
+    async def set_on_hand(self, token: str, product_id: str, on_hand: int) -> None:
+        """So much is in stock."""
+        path, stock = f"/api/v1/inventory/{product_id}", {"on_hand": on_hand}
+        await self._data("PUT", path, 200, json=stock, headers=_once(token))
+
+    async def quote(self, token: str, wanted: dict[str, Any], *, now: str) -> dict[str, Any]:
+        """The cart that the server makes of it."""
+        return await self._data("POST", "/api/v1/cart", 200, json=wanted, headers=_once(token) | {"X-Now": now})
+
+    async def check_out(self, token: str, order: dict[str, Any], *, now: str) -> dict[str, Any]:
+        """The orders that a cart becomes."""
+        return await self._data("POST", "/api/v1/checkout", 201, json=order, headers=_once(token) | {"X-Now": now})
+
     async def upload(self, token: str, kind: str, file_name: str, content: bytes) -> str:
         """A PDF through a signed URL; returns its media id once the storage has told the API that it is there."""
         media = {"kind": kind, "file_name": file_name, "content_type": "application/pdf", "size_bytes": len(content)}

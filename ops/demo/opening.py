@@ -65,12 +65,12 @@ async def open_marketplace(
 
     title = f"opening {len(plan.buyers) + len(plan.vendors)} stores, placing {len(plan.ads)} ads"
     with progress.stage(title, len(plan.vendors) + len(plan.buyers) + len(plan.ads)) as advance:
-        vendors = dict(zip(plan.vendors, await _each(plan.vendors, vendor, advance), strict=True))
+        vendors = dict(zip(plan.vendors, await each(plan.vendors, vendor, advance), strict=True))
         await _subscribe(settings, vendors.values())
         flight = _flight(views)
         buyers, placed = await asyncio.gather(
-            _each(plan.buyers, buyer, advance),
-            _each(plan.ads, lambda ad: _place(api, ad, vendors[ad.vendor], flight), advance),
+            each(plan.buyers, buyer, advance),
+            each(plan.ads, lambda ad: _place(api, ad, vendors[ad.vendor], flight), advance),
         )
     await _license_and_activate(api, book, {a.store_id: a for a in vendors.values()}, placed, progress)
     segments = {planned.segment: account for planned, account in zip(plan.buyers, buyers, strict=True)}
@@ -93,8 +93,8 @@ async def _license_and_activate(
         first = ads[0]
         book.too_early[first.ad_id] = await api.try_to_activate(vendors[first.store_id].token, first.ad_id)
         book.queued = await api.pending_licenses()
-        await _each(book.queued, approve, advance)
-        await _each(ads, activate, advance)
+        await each(book.queued, approve, advance)
+        await each(ads, activate, advance)
 
 
 async def _sign_up(api: Api, user: str, password: str, *, name: str, kind: str, state: str) -> Account:
@@ -146,7 +146,7 @@ async def _place(api: Api, ad: AdPlan, vendor: Account, flight: dict[str, str]) 
     return PlacedAd(ad_id, vendor.store_id, vendor.state, ad.placement, ad.bid_cpm_cents, ad.daily_budget_cents)
 
 
-async def _each(items: Sequence[T], work: Callable[[T], Awaitable[R]], advance: Advance) -> list[R]:
+async def each(items: Sequence[T], work: Callable[[T], Awaitable[R]], advance: Advance) -> list[R]:
     """The results of `work` on each item, in order, AT_ONCE at a time; the first error ends it."""
     room = asyncio.Semaphore(AT_ONCE)
 

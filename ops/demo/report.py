@@ -14,6 +14,7 @@ from rich.table import Table
 
 from ops.demo.audit import Line
 from ops.demo.books import Difference, Place
+from ops.demo.receipts import SalesLine
 
 SHOWN_MAX: Final = 20  #: differences; the rest is counted
 HEADINGS: Final = (
@@ -30,6 +31,7 @@ HEADINGS: Final = (
     "charged $",
     "differences",
 )
+SALES_HEADINGS: Final = ("day", "purchases", "carts", "orders", "units", "ordered $", "by an ad", "of them $")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,9 @@ class Report:
     offers_refused: int
     clicks_without_ad: int
     lines: dict[Place, Line]
+    sales: dict[date, SalesLine]
+    products: int
+    carts_with_ads: int
     reconciled: list[str]  #: days whose reconciliation is at zero
     differences: list[Difference]
     seconds: dict[str, float]
@@ -56,6 +61,10 @@ class Report:
     @property
     def total(self) -> Line:
         return sum(self.lines.values(), Line())
+
+    @property
+    def sales_total(self) -> SalesLine:
+        return sum(self.sales.values(), SalesLine())
 
     def as_json(self) -> dict[str, Any]:
         """Everything, for `json.dumps(…, default=str)`."""
@@ -73,6 +82,12 @@ class Report:
                 {"day": place.day, "placement": place.placement or None, **asdict(line)}
                 for place, line in self.lines.items()
             ],
+            "sales": {
+                "total": asdict(self.sales_total),
+                "days": [{"day": day, **asdict(line)} for day, line in self.sales.items()],
+                "products": self.products,
+                "carts_with_ads": self.carts_with_ads,
+            },
             "reconciled": self.reconciled,
             "differences": [asdict(difference) for difference in self.differences],
             "seconds": self.seconds,
@@ -83,6 +98,7 @@ class Report:
 def show(report: Report, console: Console) -> None:
     """Print it for people."""
     console.print(_table(report))
+    console.print(_sales_table(report))
     console.print(_licenses(report.licenses))
     total = report.total
     refused = total.views - total.served
@@ -93,6 +109,7 @@ def show(report: Report, console: Console) -> None:
         f"budget was used up.\n{total.clicks} of {total.clicks + report.clicks_without_ad} logged clicks had an ad to "
         "be made on."
     )
+    console.print(_sales(report))
     console.print(f"reconciled to zero: {', '.join(report.reconciled) or 'no day'}")
     console.print(
         f"the API was at {report.api}: `packstream up --data {report.data}` starts the same system again, "
@@ -114,6 +131,36 @@ def _licenses(counts: dict[str, int]) -> str:
         f"{counts['uploaded']} licences were uploaded, {counts['approved']} approved by an administrator; before that, "
         f"{counts['activations_refused']} activation of an ad was tried and refused."
     )
+
+
+def _sales(report: Report) -> str:
+    total = report.sales_total
+    return (
+        f"{total.purchases:,} logged purchases became {total.carts:,} carts and {total.orders:,} orders of "
+        f"{report.products} products, for {_dollars(total.ordered_cents)} $.\n"
+        f"{report.carts_with_ads:,} carts told of ads that their buyers had just seen; {total.credited_orders:,} "
+        "orders are owed to one of those."
+    )
+
+
+def _sales_table(report: Report) -> Table:
+    table = Table(title="Purchases, replayed", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    for n, heading in enumerate(SALES_HEADINGS):
+        table.add_column(heading, justify="left" if n < 1 else "right", no_wrap=True)
+    for day, line in report.sales.items():
+        table.add_row(day.isoformat(), *_sales_cells(line))
+    table.add_row("total", *_sales_cells(report.sales_total), style="bold")
+    return table
+
+
+def _sales_cells(line: SalesLine) -> list[str]:
+    counts = (line.purchases, line.carts, line.orders, line.units)
+    credited = (f"{line.credited_orders:,}", _dollars(line.credited_cents))
+    return [*(f"{count:,}" for count in counts), _dollars(line.ordered_cents), *credited]
+
+
+def _dollars(cents: int) -> str:
+    return f"{cents // 100:,}.{cents % 100:02}"
 
 
 def _table(report: Report) -> Table:
@@ -140,6 +187,6 @@ def _cells(line: Line) -> list[str]:
     return [
         *(f"{count:,}" for count in (*counts, line.impressions, line.clicks)),
         f"{line.spend_micros // 1_000_000:,}.{line.spend_micros % 1_000_000:06}",
-        f"{line.charged_cents // 100:,}.{line.charged_cents % 100:02}",
+        _dollars(line.charged_cents),
         f"{line.differences:,}",
     ]

@@ -18,14 +18,18 @@ from ops.demo.client import Api
 from ops.demo.opening import Marketplace, open_marketplace
 from ops.demo.plan import make_plan
 from ops.demo.progress import Progress, say
+from ops.demo.purchases import Basket, evenly, fill, read_purchases
+from ops.demo.receipts import sales_lines
 from ops.demo.replay import replay
 from ops.demo.report import Report
+from ops.demo.shopping import Shopping
 from ops.demo.system import System, running_system
 from ops.demo.views import PageView, choose, read_all, shift
 from ops.reconcile import reconcile_days
 from ops.stack.paths import DataDir
 
 HEAD_START: Final = timedelta(minutes=30)  #: the logical clock only moves forward: the week begins well after now
+VIEWS_LOGGED: Final = 30_000
 CONNECTIONS: Final = 64  #: of the client, and so the requests under way
 ADMIN: Final = "admin@demo.test"
 
@@ -65,7 +69,10 @@ async def run_demo(options: Options, when_done: Callable[[Report], None]) -> Non
 async def _run(options: Options, system: System, api: Api, views: Sequence[PageView], progress: Progress) -> Report:
     plan = make_plan(views, seed=options.seed)
     marketplace = await open_marketplace(api, system.settings, plan, views, progress)
-    evidence = await _replay_and_settle(system, api, marketplace, views, progress)
+    shopping = Shopping(marketplace)
+    shopping.baskets = _baskets(options, views, shopping.customers)
+    await shopping.fill_shelves(api, progress)
+    evidence = await _replay_and_settle(system, api, marketplace, shopping, views, progress)
     differences = audit(evidence)
     return Report(
         api=system.api,
@@ -76,6 +83,9 @@ async def _run(options: Options, system: System, api: Api, views: Sequence[PageV
         offers_refused=await api.metric("packstream_ad_exclusions_total", "budget_exhausted"),
         clicks_without_ad=evidence.books.clicks_without_ad.total(),
         lines=lines(evidence, differences),
+        sales=sales_lines(evidence.receipts, evidence.stored.sales),
+        products=len(evidence.receipts.shelves),
+        carts_with_ads=evidence.receipts.with_ads,
         reconciled=[one.day for one in evidence.reconciled if one.ok and one.closed],
         differences=differences,
         seconds={**progress.seconds, "in all": progress.total_seconds()},
@@ -84,13 +94,19 @@ async def _run(options: Options, system: System, api: Api, views: Sequence[PageV
 
 
 async def _replay_and_settle(
-    system: System, api: Api, marketplace: Marketplace, views: Sequence[PageView], progress: Progress
+    system: System,
+    api: Api,
+    marketplace: Marketplace,
+    shopping: Shopping,
+    views: Sequence[PageView],
+    progress: Progress,
 ) -> Evidence:
     """Everything from the first page view to the last word of the reconciliation."""
     books, settings = Books(marketplace.ads), system.settings
     days = sorted({view.day for view in views})
-    with progress.stage("replaying page views", len(views)) as advance:
-        await replay(api, marketplace, views, books, advance)
+    title = f"replaying page views, {len(shopping.baskets)} checkouts"
+    with progress.stage(title, len(views)) as advance:
+        await replay(api, shopping, marketplace, views, books, advance)
     with progress.stage("closing days, writing charges", len(days)) as advance:
         await settling.close_days(api, settings, days, advance)
         await settling.outbox_drained(settings)
@@ -98,4 +114,16 @@ async def _replay_and_settle(
         reconciled = await reconcile_days(settings, days)
         stored = await settling.read(settings, days)
     vendors = {account.store_id for account in marketplace.vendors.values()}
-    return Evidence(views, books, marketplace.licenses, vendors, stored, reconciled)
+    baskets, receipts = shopping.baskets, shopping.receipts
+    return Evidence(views, books, marketplace.licenses, vendors, stored, reconciled, baskets, receipts)
+
+
+def _baskets(options: Options, views: Sequence[PageView], stores: int) -> list[Basket]:
+    """All purchases of the days, or the same share of them as of page views."""
+    if not stores:
+        return []
+    midnight = views[0].at.replace(hour=0, minute=0, second=0, microsecond=0)
+    rows = read_purchases()
+    if options.rows is not None:
+        rows = evenly(rows, options.rows * len(rows) // VIEWS_LOGGED)
+    return fill(rows, starts_at=midnight, stores=stores, days=options.days or 7)

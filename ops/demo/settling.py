@@ -16,6 +16,8 @@ from ops.demo.books import AdDayKey, Difference, Totals
 from ops.demo.client import Api
 from ops.demo.licensing import StoredLicense
 from ops.demo.progress import Advance
+from ops.demo.receipts import StoredSales
+from ops.demo.sales_rows import read_sales
 from ops.settings import Settings
 
 POLL_S: Final = 0.2
@@ -29,13 +31,14 @@ class NotSettled(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What Postgres has of the demo's days, and of the vendors' licences."""
+    """What Postgres has of the demo's days, of the vendors' licences, and of what was sold."""
 
     rollups: dict[AdDayKey, Totals]
     charges: dict[tuple[date, str], tuple[int, int]]  #: by day and store: micros, cents
     leftovers: list[Difference]  #: rows in tables that have to be empty
     licenses: dict[str, StoredLicense]
     verified: set[str]  #: stores
+    sales: StoredSales
 
 
 async def gates_open(api: Api, settings: Settings) -> None:
@@ -83,7 +86,7 @@ async def outbox_drained(settings: Settings) -> None:
 
 
 async def read(settings: Settings, days: Sequence[date]) -> Stored:
-    """Rollups, charges, licences, and what should not be there."""
+    """Rollups, charges, licences, sales, and what should not be there."""
     db = await asyncpg.connect(settings.database_url)
     try:
         return Stored(
@@ -92,6 +95,7 @@ async def read(settings: Settings, days: Sequence[date]) -> Stored:
             await _leftovers(db),
             await _licenses(db),
             {str(row["id"]) for row in await db.fetch("SELECT id FROM stores WHERE kyc_status = 'verified'")},
+            await read_sales(db),
         )
     finally:
         await db.close()

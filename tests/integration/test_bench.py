@@ -19,6 +19,8 @@ EXPECTED = {
     "worker": {"worker", "aiokafka + dict, dedupe", "quix streams, dedupe", "kafka streams at-least-once, dedupe"},
     "recovery": {"recovery: cold loading", "recovery: planned hand-over", "recovery: raw read of the changelog"},
     "routes": {"no-op route", "routes: serve", "routes: impression", "routes: impression, half load: p99"},
+    "quotes": {"quotes", "quotes: bare SQL", "quotes, half load: p99", "quotes: 100 lines, one by one"},
+    "checkouts": {"checkouts", "checkouts: bare SQL", "checkouts: 100 lines, one by one"},
     "lag": {"lag: p50", "lag: p99"},
     "gate": {"gate: 1 offer", "gate: bare EVALSHA"},
 }
