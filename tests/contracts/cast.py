@@ -72,7 +72,7 @@ async def gather(api: Api) -> Cast:
         "forged": forged(api, buyer, key=b"x" * 32),
         "expired": forged(api, buyer, exp=int(time.time()) - 1),
         "refresh_token": buyer.refresh_token,
-        "ad_token": _ad_token(api, buyer),
+        "ad_token": TokenKeys(api.services.settings.ad_token_keys).sign(fresh_claims()),
         "revoked": await _revoked(api),
         "removed": await _removed(api, vendor),
         "storeless": await _storeless(api, buyer),
@@ -127,25 +127,25 @@ async def _agent(api: Api, admin: Person) -> str:
     )
 
 
-def _ad_token(api: Api, buyer: Person) -> str:
+def fresh_claims(kind: EventKind = EventKind.CLICK) -> AdClaims:
+    """Those of an ad token that was served just now, of an ad that nobody has."""
     now, one = int(time.time()), new_id()
-    claims = AdClaims(
+    return AdClaims(
         typ="ad",
         v=1,
         jti=new_id(),
         request_id=new_id(),
-        kind=EventKind.CLICK,
+        kind=kind,
         ad_id=one,
         store_id=one,
         target_type=TargetType.STORE,
         target_id=one,
-        buyer_store_id=UUID(buyer.store["id"]),
+        buyer_store_id=new_id(),
         placement=Placement.HOME,
         cost_micros=0,
         iat=now,
         exp=now + 1800,
     )
-    return TokenKeys(api.services.settings.ad_token_keys).sign(claims)
 
 
 async def _belongings(api: Api, admin: Person) -> Belongings:
