@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import random
-from typing import Final
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
 
 import asyncpg
+import structlog
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
@@ -24,6 +26,10 @@ DATABASE_GONE: Final = (
 
 PASSING_SQLSTATES: Final = ("08", "53", "57P", "40", "55P03")
 """Connection lost, out of resources, shutting down or starting, deadlock or serialization, a lock that others hold."""
+
+T = TypeVar("T")
+
+log = structlog.get_logger(__name__)
 
 BACKOFF_S: Final = 0.1
 BACKOFF_MAX_S: Final = 3.0
@@ -43,6 +49,18 @@ def passing(exc: BaseException) -> bool:
 
 def _passing_state(exc: BaseException | None) -> bool:
     return str(getattr(exc, "sqlstate", None) or "").startswith(PASSING_SQLSTATES)
+
+
+async def patiently(what: str, act: Callable[[], Awaitable[T]], *, pause_s: float = 0.2) -> T:
+    """What `act` gives, however long the parts that it needs are away; any other error is the caller's."""
+    while True:
+        try:
+            return await act()
+        except Exception as exc:
+            if not passing(exc):
+                raise
+            log.warning("effect_waits", effect=what, error=repr(exc))
+        await asyncio.sleep(pause_s)
 
 
 async def wait_for(stop: asyncio.Event, seconds: float) -> None:

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import faust
 import structlog
@@ -20,7 +20,9 @@ from agents import kafka, media, notifications, positions
 from agents.ad_counters import AdCounters
 from agents.app import create_app, own_store
 from agents.mailer import Mailer
-from agents.runtime.bulk import BulkAgent
+from agents.order_ticker import Ticker
+from agents.order_ttl import OrderTtl
+from agents.runtime.bulk import BulkAgent, BulkFold
 from agents.runtime.crash import restart
 from agents.runtime.effects import After, EffectAgent, Handler
 from models import metadata
@@ -42,13 +44,16 @@ from streams.topics import (
     MEDIA_TOPIC,
     NOTIFICATIONS,
     NOTIFICATIONS_TOPIC,
+    ORDER_DEADLINES,
+    ORDER_TTL,
+    ORDERS,
     PARTITION_COUNT,
 )
 from streams.watermarks import Grace
 
 log = structlog.get_logger(__name__)
 
-AGENTS: Final = (AD_COUNTERS, NOTIFICATIONS, MEDIA)
+AGENTS: Final = (AD_COUNTERS, ORDER_TTL, NOTIFICATIONS, MEDIA)
 CLOCK_POLL_S: Final = 0.1
 PACE_S: Final = 0.01  #: between transactions of a bulk agent: fewer, larger ones for a few ms of lag
 EFFECTS_BUFFER: Final = 16_384  #: records: more than one fetch, so that an agent that waits holds up no other
@@ -77,7 +82,10 @@ class Worker:
         self.bulk: list[BulkAgent] = []
         self.effects: list[EffectAgent] = []
         if AD_COUNTERS in agents:
-            self.bulk.append(self._ad_counters())
+            self._ad_counters()
+        self.ticker: Ticker | None = None
+        if ORDER_TTL in agents:
+            self.ticker = self._order_ttl()
         self.mailer: Mailer | None = None
         if NOTIFICATIONS in agents:
             self.mailer = self._notifications()
@@ -87,17 +95,7 @@ class Worker:
         self.app.task(self._start)
         self.app.task(self._watch)
 
-    def _ad_counters(self) -> BulkAgent:
-        app = self.app
-        topic = app.topic(AD_EVENTS, key_type=bytes, value_type=bytes, value_serializer="raw", key_serializer="raw")
-        table = app.Table(
-            AD_COUNTERS,
-            key_type=bytes,
-            value_type=bytes,
-            partitions=PARTITION_COUNT,
-            options={"block_cache_size": 64 << 20, "write_buffer_size": 32 << 20},
-        )
-        own_store(table, self.settings)
+    def _ad_counters(self) -> None:
         fold = AdCounters(
             sessions=self.sessions,
             sink=CounterSink(self.link),
@@ -105,9 +103,39 @@ class Worker:
             shards=self.settings.ad_shards,
             now=self.clock.now,
         )
-        bulk = BulkAgent(app, topic, table, fold, pace_s=PACE_S)
-        app.agent(topic, name=AD_COUNTERS, concurrency=1)(bulk.run)
-        return bulk
+        self._table_agent(AD_COUNTERS, AD_EVENTS, AD_COUNTERS, fold, cache_bytes=64 << 20, buffer_bytes=32 << 20)
+
+    def _order_ttl(self) -> Ticker:
+        fold = OrderTtl(sessions=self.sessions)
+        bulk = self._table_agent(ORDER_TTL, ORDERS, ORDER_DEADLINES, fold, cache_bytes=8 << 20, buffer_bytes=4 << 20)
+        return Ticker(self.app, bulk, sessions=self.sessions, follow=self.settings.test_clock)
+
+    def _table_agent(
+        self,
+        name: str,
+        topic_name: str,
+        table_name: str,
+        fold: BulkFold[Any, Any],
+        *,
+        cache_bytes: int,
+        buffer_bytes: int,
+    ) -> BulkAgent:
+        """An agent with a table, which is all that its topic amounts to. The sizes are of each partition."""
+        topic = self.app.topic(
+            topic_name, key_type=bytes, value_type=bytes, value_serializer="raw", key_serializer="raw"
+        )
+        table = self.app.Table(
+            table_name,
+            key_type=bytes,
+            value_type=bytes,
+            partitions=PARTITION_COUNT,
+            options={"block_cache_size": cache_bytes, "write_buffer_size": buffer_bytes},
+        )
+        own_store(table, self.settings)
+        agent = BulkAgent(self.app, name, topic, table, fold, pace_s=PACE_S)
+        self.app.agent(topic, name=name, concurrency=1)(agent.run)
+        self.bulk.append(agent)
+        return agent
 
     def _notifications(self) -> Mailer:
         mailer = Mailer(
@@ -155,6 +183,8 @@ class Worker:
         if self.mailer is not None:
             self.app.add_future(self.mailer.run())
         self.app.add_future(positions.report(self.app, [*self.bulk, *self.effects], self.sessions))
+        if self.ticker is not None:
+            self.app.add_future(self.ticker.run())
         self.app.add_future(self._say_ready())
 
     async def _follow_clock(self) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import CheckConstraint, SmallInteger, select
+from sqlalchemy import CheckConstraint, SmallInteger, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -72,3 +72,16 @@ async def set_clock(tx: AsyncSession, now: datetime | None, *, wall: datetime) -
     row.offset_us = 0 if now is None else (now - wall) // MICROSECOND
     row.floor_at = target
     return target
+
+
+async def logical_now(tx: AsyncSession, *, follow: bool) -> datetime:
+    """Business time by Postgres's clock, the one that all hosts share (`follow`: with the logical clock's offset).
+
+    For what must not happen early, though the clock of the process that does it may be wrong.
+    """
+    wall: datetime = (await tx.execute(select(func.clock_timestamp()))).scalar_one()
+    row = await tx.get(LogicalClock, 1, populate_existing=True) if follow else None
+    if row is None:
+        return wall
+    now = wall + row.offset_us * MICROSECOND
+    return now if row.floor_at is None else max(now, row.floor_at)

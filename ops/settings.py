@@ -81,6 +81,7 @@ class Settings(BaseSettings):
     # Clocks
     order_ttl_s: int = Field(86_400, ge=1, description="time a vendor has to decide")
     order_nudge_s: int = Field(43_200, ge=1, description="automatic nudge after")
+    order_sweep_grace_s: int = Field(60, ge=0, description="overdue for longer, an order was missed by its timer")
     quote_ttl_s: int = Field(900, ge=1)
     access_token_ttl_s: int = Field(900, ge=1)
     refresh_token_ttl_s: int = Field(30 * 86_400, ge=60)

@@ -14,7 +14,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from agents.housekeeping import ledger, licenses
+from agents.housekeeping import ledger, licenses, orders
 from agents.housekeeping.metrics import TICKS, TICKS_MISSED
 from agents.housekeeping.notifications import TURN_BY_TEST_CLOCK_S, TURN_S, forget_notifications
 from agents.housekeeping.reaper import Reaper
@@ -67,6 +67,9 @@ class Chores:
         self._chores.append(Chore("licenses", licenses_s, self._keep_licenses, now_s))
         seal_s = ledger.TURN_BY_TEST_CLOCK_S if settings.test_clock else ledger.TURN_S
         self._chores.append(Chore("ledger", seal_s, self._seal_ledger, now_s))
+        sweep = orders.OrderSweep(transaction, grace_s=settings.order_sweep_grace_s, follow=settings.test_clock)
+        sweep_s = orders.TURN_BY_TEST_CLOCK_S if settings.test_clock else orders.TURN_S
+        self._chores.append(Chore("orders", sweep_s, sweep.sweep, now_s))
         self._chores.append(Chore("idempotency keys", REAP_KEYS_S, self._reap_keys, now_s))
         if settings.relay_kind == "debezium":
             reaper = Reaper(transaction, archive_ad_batches=settings.archive_ad_batches)

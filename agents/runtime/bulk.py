@@ -7,7 +7,8 @@ drained from the agent's channel, folded in plain Python, made durable, shown ou
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, Final, Protocol, TypeVar
 
 from agents.runtime.changelog import FencedError
@@ -46,11 +47,12 @@ class BulkFold(Protocol[State, Shown]):
 class BulkAgent:
     """Binds a `BulkFold` to a topic and a table on a ``fenced://`` store. `pace_s`: time between transactions."""
 
-    def __init__(self, app: Any, topic: Any, table: Any, fold: BulkFold[Any, Any], *, pace_s: float = 0.0) -> None:
-        self._app = app
+    def __init__(
+        self, app: Any, name: str, topic: Any, table: Any, fold: BulkFold[Any, Any], *, pace_s: float = 0.0
+    ) -> None:
+        self._app, self.name = app, name
         self._fold = fold
         self._pace_s = pace_s
-        self.name: str = table.name
         self.store: FencedStore = table.data
         self.store.source_topic = topic.get_topic_name()
 
@@ -61,6 +63,18 @@ class BulkAgent:
     def applied(self) -> Mapping[tuple[str, int], int]:
         """The last offset that is durable in the table, by topic and partition; -1: none yet."""
         return {(self.store.source_topic, partition): owner.position for partition, owner in self.owned().items()}
+
+    @asynccontextmanager
+    async def state(self, partition: int) -> AsyncIterator[Any]:
+        """The partition's state, as durable as it looks while the block holds it; None when it is not ours."""
+        async with self.store.locks[partition]:
+            owner = self.store.owned.get(partition)
+            yield self._memory(partition, owner) if owner is not None and owner.ready else None
+
+    def _memory(self, partition: int, owner: Ownership) -> Any:
+        if owner.memory is None:
+            owner.memory = self._fold.open(partition, self.store.reader(partition))
+        return owner.memory
 
     async def run(self, stream: Any) -> None:
         """The agent's body. It never lets an exception out: Faust would acknowledge what was lost."""
@@ -79,11 +93,9 @@ class BulkAgent:
             owner = self.store.owned.get(partition)
             if owner is None or not owner.ready:
                 return  # not ours (any more): never acknowledged, so it is delivered again
-            if owner.memory is None:
-                owner.memory = self._fold.open(partition, self.store.reader(partition))
+            memory = self._memory(partition, owner)
             repeated = [e.message for e in events if e.message.offset <= owner.position]
             fresh = await self._contiguous(partition, events, owner)
-            memory = owner.memory
             if repeated:
                 last = repeated[-1].offset == owner.position
                 shown.append(self._fold.repeat(memory, repeated, last=last))

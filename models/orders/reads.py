@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Final
 from uuid import UUID
@@ -94,6 +94,11 @@ async def payable(tx: AsyncSession, *, limit: int, after: tuple[datetime, UUID] 
         query = query.where(tuple_(PaymentIntent.settled_at, PaymentIntent.id) > after)
     oldest_first = query.order_by(PaymentIntent.settled_at, PaymentIntent.id).limit(limit)
     return (await tx.scalars(oldest_first.options(*WHOLE))).all()
+
+
+async def known(tx: AsyncSession, order_ids: Collection[UUID]) -> set[UUID]:
+    """Those of the ids that are orders'."""
+    return set(await tx.scalars(select(Order.id).where(Order.id.in_(order_ids)))) if order_ids else set()
 
 
 def of_store(store_id: UUID) -> ColumnElement[bool]:

@@ -1,0 +1,174 @@
+"""The order_ttl agent on a real Kafka and Postgres, by the test clock: what is due happens, once, and never early."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
+
+import pytest
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from models.database import new_id
+from ops.settings import asyncpg_url
+from schemas.records import OrderNudged
+from streams.topics import ORDER_TTL, ORDERS
+from tests.ad_stream import WorkerProcess, eventually
+from tests.agent_site import Site, direct, rows, running_site
+from tests.api_driver import running
+from tests.order_clock import HALF, TTL, Market
+from tests.order_driver import step
+from tests.relay_process import Relay
+from tests.unit.test_timers import snapshot
+
+NEVER = {"ORDER_SWEEP_GRACE_S": "100000000"}  #: the sweep leaves all to the timers
+SECOND = timedelta(seconds=1)
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[Site]:
+    with running_site() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def relay(site: Site) -> Iterator[Relay]:
+    relay = Relay(site.settings, site.root, **NEVER).wait_ready()
+    yield relay
+    relay.kill()
+
+
+@pytest.fixture(scope="module")
+def worker(site: Site, relay: Relay) -> Iterator[WorkerProcess]:
+    worker = WorkerProcess(site.environment, site.root, arguments=("--agents", ORDER_TTL))
+    worker.start()
+    yield worker
+    worker.stop()
+
+
+@pytest.fixture
+async def market(site: Site, worker: WorkerProcess) -> AsyncIterator[Market]:
+    await worker.ready()
+    async with running(site.settings) as api:
+        yield await Market.opened(api)
+
+
+async def test_a_vendor_is_nudged_at_half_time_and_the_order_expires_at_its_end(market: Market) -> None:
+    start = await market.clock()
+    first, second = await market.place(start), await market.place(start + timedelta(minutes=10))
+    await market.move(start + HALF + SECOND)
+
+    async def nudged() -> object:
+        found = await market.happened(first)
+        return found == {("order_nudged", first.id): 1} or found
+
+    await eventually(nudged)
+    assert (await market.row(first)).nudged_at >= start + HALF
+    assert await market.happened(second) == {}
+    assert await market.heard(first) == [(market.vendor.store["id"], "order_nudged")]
+    await market.move(start + TTL + SECOND)
+
+    async def expired() -> object:
+        found = await market.happened(first, second)
+        wanted = {("order_nudged", first.id): 1, ("order_expired", first.id): 1, ("order_nudged", second.id): 1}
+        return found == wanted or found
+
+    await eventually(expired)
+    row = await market.row(first)
+    assert (row.status, row.intent, row.reserved) == ("expired", "canceled", 0)
+    assert row.expired_at >= row.expires_at == start + TTL
+    assert sorted(await market.heard(first)) == sorted(
+        [
+            (market.vendor.store["id"], "order_nudged"),
+            (market.vendor.store["id"], "order_expired"),
+            (market.buyer.store["id"], "order_expired"),
+        ]
+    )
+    still = await market.row(second)
+    assert (still.status, still.intent, still.reserved) == ("pending", "unpaid", 3)
+    assert {event.actor for event in await market.events(first, second)} == {ORDER_TTL}
+
+
+async def test_a_decided_order_does_not_expire_and_one_that_the_buyer_nudged_is_not_nudged_again(
+    market: Market,
+) -> None:
+    start = await market.clock()
+    decided, nudged, left = [await market.place(start) for _ in range(3)]
+    await step(market.api, market.vendor, decided.id, "decision", {"decision": "accept"}, now=start + SECOND)
+    await step(market.api, market.buyer, nudged.id, "nudge", now=start + SECOND)
+    await market.move(start + HALF + SECOND)
+
+    async def half() -> object:
+        found = await market.happened(left)
+        return found == {("order_nudged", left.id): 1} or found
+
+    await eventually(half)
+    await market.move(start + TTL + SECOND)
+
+    async def over() -> object:
+        found = await market.happened(nudged, left)
+        wanted = {(kind, order.id): 1 for order in (nudged, left) for kind in ("order_nudged", "order_expired")}
+        return found == wanted or found
+
+    await eventually(over)
+    assert await market.happened(decided) == {("order_decided", decided.id): 1}
+    assert (await market.row(decided)).status == "accepted"
+    by = {(event.event_type, str(event.order.order_id)): event.actor for event in await market.events(nudged, left)}
+    assert by["order_nudged", nudged.id] != ORDER_TTL
+    assert by["order_nudged", left.id] == ORDER_TTL
+
+
+async def test_an_order_that_is_past_its_end_when_the_worker_comes_back_expires_and_is_not_nudged(
+    market: Market, worker: WorkerProcess
+) -> None:
+    start = await market.clock()
+    known, missed = await market.place(start), await market.place(start + 2 * HALF)
+    await market.move(start + HALF + SECOND)
+
+    async def folded() -> object:
+        found = await market.happened(known)
+        return found == {("order_nudged", known.id): 1} or found
+
+    await eventually(folded)
+    worker.stop()
+    await market.move(start + 2 * HALF + TTL + SECOND)
+    worker.start()
+    await worker.ready()
+
+    async def expired() -> object:
+        found = await market.happened(known, missed)
+        wanted = {("order_nudged", known.id): 1, ("order_expired", known.id): 1, ("order_expired", missed.id): 1}
+        return found == wanted or found
+
+    await eventually(expired)
+    assert {event.actor for event in await market.events(known, missed)} == {ORDER_TTL}
+
+
+async def test_bad_records_become_dead_letters_and_nothing_else_is_lost(site: Site, market: Market) -> None:
+    start = await market.clock()
+    engine = create_async_engine(asyncpg_url(site.environment["DATABASE_URL"]))
+    stranger = snapshot(new_id())
+    unknown = OrderNudged(
+        event_id=new_id(), occurred_at=start, actor="test", checkout_group_id=stranger.checkout_group_id, order=stranger
+    )
+    async with direct(site.environment["KAFKA_BROKERS"]) as kafka:
+        await kafka.send_bytes(ORDERS, "1", b"not avro")
+        await kafka.send_bytes(ORDERS, "1", None)
+        await kafka.send_bytes(ORDERS, "1", b"\xc3\x01" + b"\0" * 20)
+        await kafka.send(unknown)
+
+    async def kept() -> object:
+        found = await rows(
+            engine, "SELECT reason, count(*) FROM dead_letters WHERE source = :me GROUP BY 1 ORDER BY 1", me=ORDER_TTL
+        )
+        return found == [("undecodable", 2), ("unknown_order", 1), ("unknown_schema", 1)] or found
+
+    await eventually(kept)
+    await engine.dispose()
+    order = await market.place(start)
+    await market.move(start + TTL + SECOND)
+
+    async def expired() -> object:
+        found = await market.happened(order)
+        return found == {("order_expired", order.id): 1} or found
+
+    await eventually(expired)
