@@ -8,12 +8,15 @@ from typing import Any, Final
 
 import structlog
 from aiokafka import AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import InvalidProducerEpoch, KafkaError, ProducerFenced
 
 log = structlog.get_logger(__name__)
 
 BATCH_BYTES: Final = 900_000
 STOP_TIMEOUT_S: Final = 5.0
+KNOWN_WITHIN_S: Final = 30.0
+KNOWN_POLL_S: Final = 0.05
 
 Changes = Mapping[bytes, bytes | None]
 """New values; None deletes the key."""
@@ -21,6 +24,24 @@ Changes = Mapping[bytes, bytes | None]
 
 class FencedError(Exception):
     """Another worker has taken over this partition: the broker refused our producer's epoch."""
+
+
+async def until_known(connection: dict[str, Any], topic: str, partitions: int) -> None:
+    """Return once the broker's answers have all partitions of a topic that was made just now.
+
+    Raises TimeoutError when they still have not after KNOWN_WITHIN_S.
+    """
+    admin = AIOKafkaAdminClient(**connection)
+    await admin.start()
+    try:
+        async with asyncio.timeout(KNOWN_WITHIN_S):
+            while True:
+                (found,) = await admin.describe_topics([topic])
+                if len(found["partitions"]) == partitions and not found["error_code"]:
+                    return
+                await asyncio.sleep(KNOWN_POLL_S)
+    finally:
+        await admin.close()
 
 
 class ChangelogWriter:

@@ -31,7 +31,7 @@ from faust.stores import STORES
 from faust.stores.rocksdb import Store
 from faust.types import TP
 
-from agents.runtime.changelog import ChangelogWriter, Changes
+from agents.runtime.changelog import ChangelogWriter, Changes, until_known
 from agents.runtime.channel import first_real_offset
 from agents.runtime.crash import restart
 
@@ -104,6 +104,12 @@ class FencedStore(Store):
         self.source_topic = ""
         self.load_stats: dict[str, float] = {"records": 0, "seconds": 0.0}  #: of the last load
 
+    async def on_start(self) -> None:
+        """Make the changelog, and wait until the broker shows it: a group that is joined before that leaves it out."""
+        await self.table.changelog_topic.maybe_declare()
+        await until_known(self.connection, self.changelog, self.table.partitions)
+        await super().on_start()
+
     @property
     def changelog(self) -> str:
         """The changelog topic's name."""
@@ -116,6 +122,8 @@ class FencedStore(Store):
         await self.table.changelog_topic.maybe_declare()
         mine = assigned - self.app.assignor.assigned_standbys()
         partitions = sorted(tp.partition for tp in mine if tp.topic == self.changelog)
+        if missing := {tp.partition for tp in mine if tp.topic == self.source_topic}.difference(partitions):
+            restart(self.app, f"{self.source_topic} without {self.changelog}: {sorted(missing)}")
         for writer in await self._release():
             self.add_future(writer.stop())
         self.revoke_partitions(self.table, revoked)
