@@ -129,8 +129,8 @@ async def test_events_are_counted_once_rolled_up_and_charged(
         assert await rollups(engine) == feeder.truth.counted
 
         async def said() -> object:
-            sql = "SELECT count(*), max(applied_offset) > 0, sum(end_offset - applied_offset - 1) FROM agent_positions"
-            found = await rows(engine, sql)
+            said = "count(*), max(applied_offset) > 0, sum(end_offset - applied_offset - 1)"
+            found = await rows(engine, f"SELECT {said} FROM agent_positions WHERE agent = 'ad_counters'")
             return found == [(12, True, 0)] or found
 
         await eventually(said)
