@@ -16,9 +16,10 @@ from faust.types import TP
 from prometheus_client import start_http_server
 from sqlalchemy.exc import SQLAlchemyError
 
-from agents import kafka, media, notifications, positions
+from agents import billing, kafka, media, notifications, positions
 from agents.ad_counters import AdCounters
 from agents.app import create_app, own_store
+from agents.billing import Biller
 from agents.mailer import Mailer
 from agents.order_ticker import Ticker
 from agents.order_ttl import OrderTtl
@@ -27,6 +28,7 @@ from agents.runtime.crash import restart
 from agents.runtime.effects import After, EffectAgent, Handler
 from models import metadata
 from models.ads.gateway import CounterSink
+from models.billing.gateway import call_bound_s
 from models.clock import Clock
 from models.database import make_engine, make_sessions
 from models.identity.invites import InviteTokens
@@ -37,9 +39,12 @@ from ops.email_sender import email_sender
 from ops.logs import configure_logs
 from ops.object_store import object_store
 from ops.settings import Settings
+from ops.stripe_account import stripe_account
 from streams.topics import (
     AD_COUNTERS,
     AD_EVENTS,
+    AD_ROLLUPS,
+    BILLING,
     MEDIA,
     MEDIA_TOPIC,
     NOTIFICATIONS,
@@ -53,7 +58,7 @@ from streams.watermarks import Grace
 
 log = structlog.get_logger(__name__)
 
-AGENTS: Final = (AD_COUNTERS, ORDER_TTL, NOTIFICATIONS, MEDIA)
+AGENTS: Final = (AD_COUNTERS, ORDER_TTL, NOTIFICATIONS, MEDIA, BILLING)
 CLOCK_POLL_S: Final = 0.1
 PACE_S: Final = 0.01  #: between transactions of a bulk agent: fewer, larger ones for a few ms of lag
 EFFECTS_BUFFER: Final = 16_384  #: records: more than one fetch, so that an agent that waits holds up no other
@@ -92,6 +97,9 @@ class Worker:
         if MEDIA in agents:
             store = object_store(settings)
             self._effects(MEDIA, MEDIA_TOPIC, media.handlers(store, self.clock.now))
+        self.biller: Biller | None = None
+        if BILLING in agents:
+            self.biller = self._billing()
         self.app.task(self._start)
         self.app.task(self._watch)
 
@@ -153,6 +161,15 @@ class Worker:
         self._effects(NOTIFICATIONS, NOTIFICATIONS_TOPIC, found, {"email_requested": mailer.wake})
         return mailer
 
+    def _billing(self) -> Biller | None:
+        """The biller; None where no Stripe is configured: charges wait."""
+        self._effects(BILLING, AD_ROLLUPS, billing.handlers())
+        stripe = stripe_account(self.settings)
+        if stripe is None:
+            return None
+        attempt_s = 2 * call_bound_s(self.settings.stripe_timeout_s)
+        return Biller(sessions=self.sessions, stripe=stripe, attempt_s=attempt_s, now=self.clock.now)
+
     def _effects(
         self,
         name: str,
@@ -182,6 +199,8 @@ class Worker:
             self.app.add_future(self._follow_clock())
         if self.mailer is not None:
             self.app.add_future(self.mailer.run())
+        if self.biller is not None:
+            self.app.add_future(self.biller.run())
         self.app.add_future(positions.report(self.app, [*self.bulk, *self.effects], self.sessions))
         if self.ticker is not None:
             self.app.add_future(self.ticker.run())

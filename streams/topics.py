@@ -16,5 +16,7 @@ ORDER_TTL: Final = "order_ttl"  #: agent
 ORDER_DEADLINES: Final = "order_deadlines"  #: table
 MEDIA_TOPIC: Final = TOPICS["media"].name
 MEDIA: Final = "media"  #: agent
+AD_ROLLUPS: Final = TOPICS["ads.rollups"].name
+BILLING: Final = "billing"  #: agent
 AD_COUNTERS_CHANGELOG: Final = f"{APP_ID}-{AD_COUNTERS}-changelog"
 PARTITION_COUNT: Final = PARTITIONS

@@ -53,7 +53,7 @@ class DayNotClosedError(Conflict):
 async def known_ads(tx: AsyncSession, ids: Iterable[UUID]) -> dict[UUID, UUID]:
     """Of `ids`, those that are ads, with their stores."""
     rows = await tx.execute(select(Ad.id, Ad.store_id).where(Ad.id.in_(list(ids))))
-    return dict(rows.tuples().all())
+    return {row.id: row.store_id for row in rows}
 
 
 async def closed_through(tx: AsyncSession, shard: int) -> date | None:
