@@ -7,6 +7,9 @@ import binascii
 from functools import lru_cache
 from typing import Annotated, Literal
 
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.serialization import load_der_public_key
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -73,6 +76,9 @@ class Settings(BaseSettings):
         "whsec_dev", repr=False, description="comma separated while one replaces another"
     )
     sendgrid_api_key: str | None = Field(None, repr=False, description="set: e-mail goes through SendGrid")
+    sendgrid_webhook_public_key: str = Field(
+        "", description="base64, from SendGrid's mail settings; comma separated while one replaces another; empty: none"
+    )
     jwt_keys: Annotated[SigningKeys, NoDecode] = Field(default=DEV_JWT_KEYS, validate_default=True, repr=False)
     ad_token_keys: Annotated[SigningKeys, NoDecode] = Field(
         default=DEV_AD_TOKEN_KEYS, validate_default=True, repr=False
@@ -132,6 +138,12 @@ class Settings(BaseSettings):
         if not url.startswith(("http://", "https://")):
             raise ValueError("expected http://… or https://…")
         return url.rstrip("/")
+
+    @field_validator("sendgrid_webhook_public_key")
+    @classmethod
+    def _public_keys(cls, text: str) -> str:
+        public_keys(text)
+        return text
 
     @field_validator("jwt_keys", "ad_token_keys", mode="before")
     @classmethod
@@ -203,6 +215,21 @@ def parse_keys(text: str) -> SigningKeys:
     if not keys:
         raise ValueError("at least one key is needed")
     return keys
+
+
+@lru_cache(maxsize=4)
+def public_keys(text: str) -> tuple[EllipticCurvePublicKey, ...]:
+    """ECDSA keys, each the base64 of its DER, comma separated; ValueError when one is something else."""
+    keys = []
+    for part in filter(None, (p.strip() for p in text.split(","))):
+        try:
+            key = load_der_public_key(base64.b64decode(part, validate=True))
+        except (ValueError, UnsupportedAlgorithm):
+            key = None
+        if not isinstance(key, EllipticCurvePublicKey):
+            raise ValueError("expected ECDSA public keys as base64, comma separated")
+        keys.append(key)
+    return tuple(keys)
 
 
 def asyncpg_url(url: str) -> str:

@@ -18,12 +18,13 @@ from models.database import new_id
 from models.identity import reads as identity
 from models.identity.invites import InviteTokens
 from models.identity.rules import StoreRole
-from models.notifications import reads, templates
+from models.notifications import reads, templates, writes
 from models.notifications.gateway import Mail, Outcome, PutOff, Refused, Sent, Uncertain
 from models.notifications.rules import (
     DELIVERIES_KEPT,
     INVITE,
     DeliveryStatus,
+    MailNews,
     NotificationKind,
     is_essential,
     retry_after,
@@ -115,6 +116,8 @@ async def compose(tx: AsyncSession, row: EmailDelivery, composer: Composer, *, n
     essential = is_essential(row.template)
     if not essential and await reads.has_opted_out(tx, row.user_id, row.store_id):
         return Skip("unsubscribed")
+    if not essential and await reads.takes_no_mail(tx, row.user_id):
+        return Skip("mail_came_back")
     store = await stores.store(tx, row.store_id)
     reader = Addressee(member.user.first_name, store.name)
     unsubscribe = None
@@ -186,12 +189,28 @@ async def give_up(tx: AsyncSession, *, wall: datetime) -> list[UUID]:
     return list(await tx.scalars(values.returning(EmailDelivery.id)))
 
 
-async def bounce(tx: AsyncSession, delivery_id: UUID, *, detail: str, at: datetime) -> bool:
-    """The provider tells that an e-mail came back; whether there is such an e-mail."""
-    statement = update(EmailDelivery).where(EmailDelivery.id == delivery_id)
-    values = statement.values(bounced_at=at, detail=detail, status=DeliveryStatus.REFUSED, next_attempt_at=None)
-    done = await tx.execute(values.execution_options(synchronize_session=False))
-    return cast("CursorResult[None]", done).rowcount > 0
+async def hear(tx: AsyncSession, delivery_id: UUID, news: MailNews, *, detail: str, at: datetime) -> bool:
+    """The provider tells what became of an e-mail; whether there is such an e-mail. Heard again: nothing changes.
+
+    News outlive what we knew: an unknown one that was delivered is sent; one that came back is refused, and whoever
+    it went to gets no other that is not essential, nor one who wants no more about the store.
+    """
+    row = await tx.get(EmailDelivery, delivery_id, with_for_update=True)
+    if row is None:
+        return False
+    if news is MailNews.DELIVERED:
+        if row.status == DeliveryStatus.UNKNOWN:
+            row.status, row.detail = DeliveryStatus.SENT, detail
+    elif news is MailNews.UNWANTED:
+        await writes.opt_out(tx, Subscription(row.user_id, row.store_id), wall=at)
+        row.detail = detail
+    else:
+        row.status, row.detail, row.next_attempt_at, row.claimed_until = DeliveryStatus.REFUSED, detail, None, None
+        row.finished_at = row.finished_at or at
+        if news is MailNews.RETURNED:
+            row.bounced_at = row.bounced_at or at
+    await tx.flush()
+    return True
 
 
 async def forget(tx: AsyncSession, *, limit: int, wall: datetime) -> int:

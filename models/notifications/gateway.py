@@ -18,16 +18,15 @@ from email.message import EmailMessage
 from email.policy import SMTP as SMTP_POLICY
 from email.utils import format_datetime, parseaddr
 from enum import IntEnum
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import unquote, urlsplit
 from uuid import UUID
 
 import aiohttp
 import structlog
 
-from models.notifications.rules import without_addresses
+from models.notifications.rules import detail_of
 
-DETAIL_CHARS_MAX: Final = 500
 SMTP_PORT, SUBMISSION_PORT, SMTPS_PORT = 25, 587, 465
 
 log = structlog.get_logger(__name__)
@@ -179,7 +178,7 @@ class SmtpExchange:
         except smtplib.SMTPResponseException as exc:  # an answer, and so a certain one
             return self._of_refusal(exc.smtp_code, exc.smtp_error)
         except (smtplib.SMTPException, OSError) as exc:
-            detail = _detail(f"{type(exc).__name__}: {exc}")
+            detail = detail_of(f"{type(exc).__name__}: {exc}")
             return Uncertain(detail) if self._stage is Stage.CONTENT else PutOff(detail)
 
     @contextmanager
@@ -225,12 +224,12 @@ class SmtpExchange:
         self._stage = Stage.CONTENT
         code, text = smtp.data(content)
         if code < 0:
-            return Uncertain(_detail(f"no answer but {text!r}"))
-        detail = _detail(f"{code} {_words(text)}")
+            return Uncertain(detail_of(f"no answer but {text!r}"))
+        detail = detail_of(f"{code} {_words(text)}")
         return Sent(detail=detail) if 200 <= code < 300 else self._of_refusal(code, text)
 
     def _of_refusal(self, code: int, text: bytes | str) -> Outcome:
-        detail = _detail(f"{code} {_words(text)}")
+        detail = detail_of(f"{code} {_words(text)}")
         lasting = 500 <= code < 600 and self._stage is not Stage.SESSION
         return Refused(detail) if lasting else PutOff(detail)
 
@@ -272,9 +271,9 @@ class SendGridSender:
                     return Sent(answer.headers.get("X-Message-Id"), str(answer.status))
                 return _of_failure(answer.status, await answer.text())
         except aiohttp.ClientConnectorError as exc:  # no connection: nothing was said
-            return PutOff(_detail(repr(exc)))
+            return PutOff(detail_of(repr(exc)))
         except (aiohttp.ClientError, TimeoutError) as exc:
-            return Uncertain(_detail(repr(exc)))
+            return Uncertain(detail_of(repr(exc)))
 
     async def close(self) -> None:
         if self._session is not None:
@@ -297,7 +296,7 @@ def sendgrid_body(mail: Mail, sender: str) -> dict[str, Any]:
 
 def _of_failure(status: int, text: str) -> Outcome:
     """What a status of SendGrid's says of the mail. A key that is refused is ours to mend: the mail waits."""
-    detail = _detail(f"{status} {text}")
+    detail = detail_of(f"{status} {text}")
     if status in (401, 403, 408, 429, 503):
         return PutOff(detail)
     return Refused(detail) if 400 <= status < 500 else Uncertain(detail)
@@ -305,7 +304,3 @@ def _of_failure(status: int, text: str) -> Outcome:
 
 def _words(text: bytes | str) -> str:
     return text if isinstance(text, str) else text.decode(errors="replace")
-
-
-def _detail(text: str) -> str:
-    return without_addresses(" ".join(text.replace("\0", " ").split()))[:DETAIL_CHARS_MAX]

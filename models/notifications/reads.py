@@ -54,3 +54,9 @@ async def has_opted_out(tx: AsyncSession, user_id: UUID, store_id: UUID) -> bool
     """Whether someone wants nothing about a store but what is essential."""
     query = select(EmailOptOut.user_id).where(EmailOptOut.user_id == user_id, EmailOptOut.store_id == store_id)
     return await tx.scalar(query) is not None
+
+
+async def takes_no_mail(tx: AsyncSession, user_id: UUID) -> bool:
+    """Whether mail to someone came back lately: within the time that e-mails are kept."""
+    query = select(EmailDelivery.id).where(EmailDelivery.user_id == user_id, EmailDelivery.bounced_at.is_not(None))
+    return await tx.scalar(query.limit(1)) is not None

@@ -15,6 +15,7 @@ DELIVERIES_KEPT: Final = timedelta(days=180)  #: far longer than the topic keeps
 SEND_ATTEMPTS_MAX: Final = 12  #: over some six hours
 SEND_BACKOFF: Final = timedelta(seconds=5)
 SEND_BACKOFF_MAX: Final = timedelta(hours=1)
+DETAIL_CHARS_MAX: Final = 500
 ADDRESS: Final = re.compile(r"<?[^\s<>@\"']+@[^\s<>@\"']+>?")
 INVITE: Final = "invite"  #: the one template that is no kind of notification
 
@@ -45,6 +46,33 @@ class DeliveryStatus(StrEnum):
     FAILED = "failed"  #: put off too often
     SKIPPED = "skipped"  #: not wanted (any more) when its turn came: unsubscribed, no member, invite used
     UNKNOWN = "unknown"  #: it may have been sent, or not: shown to operators, never sent again
+
+
+class MailNews(StrEnum):
+    """What a provider's news of an e-mail means."""
+
+    DELIVERED = "delivered"
+    REFUSED = "refused"  #: this one; the next may come through
+    RETURNED = "returned"  #: the address takes no mail of ours
+    UNWANTED = "unwanted"  #: whoever has the address wants no more
+
+
+SENDGRID_NEWS: Final[Mapping[str, MailNews]] = {
+    "delivered": MailNews.DELIVERED,
+    "bounce": MailNews.RETURNED,
+    "dropped": MailNews.RETURNED,
+    "spamreport": MailNews.UNWANTED,
+    "unsubscribe": MailNews.UNWANTED,
+    "group_unsubscribe": MailNews.UNWANTED,
+}
+
+
+def sendgrid_news(event: str, kind: str | None) -> MailNews | None:
+    """The meaning of one of SendGrid's events, and its type; None for those that change nothing.
+
+    A bounce of type `blocked` is about the one message, not about the address.
+    """
+    return MailNews.REFUSED if (event, kind) == ("bounce", "blocked") else SENDGRID_NEWS.get(event)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,3 +163,8 @@ def retry_after(attempts: int) -> timedelta | None:
 def without_addresses(text: str) -> str:
     """A server's answer without the e-mail addresses in it."""
     return ADDRESS.sub("<address>", text)
+
+
+def detail_of(text: str) -> str:
+    """A server's answer as it is kept: one line, not long, no addresses."""
+    return without_addresses(" ".join(text.replace("\0", " ").split()))[:DETAIL_CHARS_MAX]

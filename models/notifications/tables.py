@@ -48,6 +48,7 @@ class EmailDelivery(Base):
         UniqueConstraint("notification_id", "user_id"),
         Index("ix_email_deliveries_queued", "next_attempt_at", postgresql_where=text("status = 'queued'")),
         Index("ix_email_deliveries_sending", "claimed_until", postgresql_where=text("status = 'sending'")),
+        Index("ix_email_deliveries_bounced", "user_id", postgresql_where=text("bounced_at IS NOT NULL")),
         Index(None, "status", "created_at", "id"),
         Index(None, "created_at"),
     )

@@ -1,10 +1,12 @@
-"""Shapes of notifications, and of e-mails as operators see them."""
+"""Shapes of notifications, of e-mails as operators see them, and of what SendGrid tells of them."""
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal
+from typing import Annotated, Literal
 from uuid import UUID
+
+from pydantic import BaseModel, Field, TypeAdapter
 
 from schemas.http.common import Shape
 
@@ -45,3 +47,20 @@ class EmailOut(Shape):
     bounced_at: datetime | None
     created_at: datetime
     finished_at: datetime | None
+
+
+class SendGridEvent(BaseModel):
+    """One of SendGrid's events, as far as we read it; `delivery_id` is the argument that we gave it with the mail."""
+
+    event: str
+    sg_event_id: str
+    timestamp: Annotated[int, Field(ge=0, le=4_102_444_800)]
+    delivery_id: str | None = None
+    message_id: str | None = Field(None, alias="smtp-id")
+    type: str | None = None
+    status: str | None = None
+    reason: str | None = None
+    response: str | None = None
+
+
+SendGridEvents = TypeAdapter(list[SendGridEvent])
