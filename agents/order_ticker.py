@@ -48,7 +48,8 @@ LATENESS = Histogram(
 TICK = Histogram(
     "packstream_order_timers_tick_seconds",
     "a tick over all partitions, its commands included",
-    buckets=(0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1, 5),
+    ["fired"],
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.25, 0.5, 1, 5),
 )
 
 Command = Callable[..., Awaitable[Outcome]]
@@ -90,7 +91,7 @@ class Ticker:
         due = await self._due(partitions, now)
         for kind in COMMANDS:
             await self._fire(kind, [owned for owned in due if owned[1].kind is kind], now, began)
-        TICK.observe(time.monotonic() - began)
+        TICK.labels("yes" if due else "no").observe(time.monotonic() - began)
         return len(due) >= BATCH_TIMERS
 
     async def _due(self, partitions: Sequence[int], now: datetime) -> list[Owned]:

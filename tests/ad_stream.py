@@ -121,12 +121,17 @@ class Feeder:
 
 
 class WorkerProcess:
-    """`packstream worker` as a process of its own; `arguments` are its command line's."""
+    """`packstream worker` (or another `module`) as a process of its own; `arguments` are its command line's."""
 
     def __init__(
-        self, environment: dict[str, str], directory: Path, name: str = "w", arguments: Sequence[str] = ()
+        self,
+        environment: dict[str, str],
+        directory: Path,
+        name: str = "w",
+        arguments: Sequence[str] = (),
+        module: Sequence[str] = ("ops.cli", "worker"),
     ) -> None:
-        self.name, self.directory, self.arguments = name, directory, arguments
+        self.name, self.directory, self.arguments = name, directory, (*module, *arguments)
         self.ready_file = directory / f"{name}.ready"
         self.log = directory / f"{name}.log"
         self.environment = {
@@ -141,7 +146,7 @@ class WorkerProcess:
         self.ready_file.unlink(missing_ok=True)
         with self.log.open("ab") as out:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "ops.cli", "worker", *self.arguments],
+                [sys.executable, "-m", *self.arguments],
                 env=self.environment,
                 stdout=out,
                 stderr=out,

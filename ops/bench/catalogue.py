@@ -19,6 +19,7 @@ BENCHES: Final = {
     "lag": "ops.bench.lag",
     "gate": "ops.bench.gate",
     "relay": "ops.bench.relay",
+    "timers": "ops.bench.timers",
 }
 
 

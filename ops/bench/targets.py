@@ -43,6 +43,10 @@ TARGETS: Final[dict[tuple[str, str], Target]] = {
     ("checkouts", "checkouts: bare SQL"): Target(0.5, ratio=True),
     ("lag: p50", ""): Target(100, at_least=False),
     ("lag: p99", ""): Target(250, at_least=False),
+    ("timers: memory they take", ""): Target(128, at_least=False),
+    ("timers: idle tick p99", ""): Target(50, at_least=False),
+    ("timers: firing tick p99", ""): Target(50, at_least=False),
+    ("timers: lateness p99", ""): Target(1500, at_least=False),
     ("relay", "debezium"): Target(2, ratio=True),
     ("relay: latency p99", "debezium: latency p99"): Target(1, at_least=False, ratio=True),
 }

@@ -23,6 +23,7 @@ EXPECTED = {
     "checkouts": {"checkouts", "checkouts: bare SQL", "checkouts: 100 lines, one by one"},
     "lag": {"lag: p50", "lag: p99"},
     "gate": {"gate: 1 offer", "gate: bare EVALSHA"},
+    "timers": {"timers: lateness p99", "timers: firing tick p99", "timers: memory they take"},
 }
 
 

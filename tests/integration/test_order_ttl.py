@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 
@@ -172,3 +173,74 @@ async def test_bad_records_become_dead_letters_and_nothing_else_is_lost(site: Si
         return found == {("order_expired", order.id): 1} or found
 
     await eventually(expired)
+
+
+class Skewed:
+    """Two workers whose clocks are two hours ahead and behind; they are killed in turns."""
+
+    def __init__(self, site: Site) -> None:
+        self.workers = [
+            WorkerProcess(
+                site.environment, site.root, f"skewed{hours}", (str(hours * 3600), ORDER_TTL), ("tests.skewed_worker",)
+            )
+            for hours in (2, -2)
+        ]
+        self.killed = 0
+
+    async def start(self) -> None:
+        for worker in self.workers:
+            worker.start()
+        for worker in self.workers:
+            await worker.ready()
+
+    def kill_one(self) -> None:
+        worker = self.workers[self.killed % 2]
+        self.killed += 1
+        worker.signal(signal.SIGKILL)
+        assert worker.process is not None
+        worker.process.wait()
+        worker.start()
+
+    def stop(self) -> None:
+        for worker in self.workers:
+            worker.stop()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+async def test_workers_with_wrong_clocks_that_are_killed_do_nothing_early_and_nothing_twice(
+    site: Site, market: Market, worker: WorkerProcess
+) -> None:
+    worker.stop()
+    start = await market.clock()
+    orders = [await market.place(start + n * timedelta(milliseconds=400)) for n in range(40)]
+    workers = Skewed(site)
+
+    async def counted(event_type: str, count: int) -> None:
+        async def reached() -> object:
+            happened = await market.happened(*orders)
+            found = sum(number for (kind, _), number in happened.items() if kind == event_type)
+            return found >= count or found
+
+        await eventually(reached, timeout_s=120)
+
+    try:
+        await workers.start()
+        for event_type, after in (("order_nudged", HALF), ("order_expired", TTL)):
+            await market.move(start + after)
+            for count in (8, 20):
+                await counted(event_type, count)
+                workers.kill_one()
+            await counted(event_type, len(orders))
+        happened = await market.happened(*orders)
+        assert happened == {(kind, one.id): 1 for kind in ("order_nudged", "order_expired") for one in orders}
+        for event in await market.events(*orders):
+            nudged = event.event_type == "order_nudged"
+            assert event.occurred_at >= (event.order.nudge_at if nudged else event.order.expires_at)
+            assert event.actor == ORDER_TTL
+        for order in orders:
+            row = await market.row(order)
+            assert (row.status, row.reserved) == ("expired", 0)
+            assert len(await market.heard(order)) == 3
+    finally:
+        workers.stop()
