@@ -18,6 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from agents import billing, kafka, media, notifications, positions
 from agents.ad_counters import AdCounters
+from agents.analytics import AnalyticsAgent
 from agents.app import create_app, own_store
 from agents.billing import Biller
 from agents.mailer import Mailer
@@ -40,10 +41,12 @@ from ops.logs import configure_logs
 from ops.object_store import object_store
 from ops.settings import Settings
 from ops.stripe_account import stripe_account
+from ops.warehouse import warehouse
 from streams.topics import (
     AD_COUNTERS,
     AD_EVENTS,
     AD_ROLLUPS,
+    ANALYTICS,
     BILLING,
     MEDIA,
     MEDIA_TOPIC,
@@ -58,7 +61,7 @@ from streams.watermarks import Grace
 
 log = structlog.get_logger(__name__)
 
-AGENTS: Final = (AD_COUNTERS, ORDER_TTL, NOTIFICATIONS, MEDIA, BILLING)
+AGENTS: Final = (AD_COUNTERS, ORDER_TTL, NOTIFICATIONS, MEDIA, BILLING, ANALYTICS)
 CLOCK_POLL_S: Final = 0.1
 PACE_S: Final = 0.01  #: between transactions of a bulk agent: fewer, larger ones for a few ms of lag
 EFFECTS_BUFFER: Final = 16_384  #: records: more than one fetch, so that an agent that waits holds up no other
@@ -85,7 +88,7 @@ class Worker:
         self.sessions = make_sessions(self.engine)
         self.grace = Grace(settings.ad_token_ttl_s, settings.clock_skew_s)
         self.bulk: list[BulkAgent] = []
-        self.effects: list[EffectAgent] = []
+        self.effects: list[EffectAgent | AnalyticsAgent] = []
         if AD_COUNTERS in agents:
             self._ad_counters()
         self.ticker: Ticker | None = None
@@ -100,6 +103,8 @@ class Worker:
         self.biller: Biller | None = None
         if BILLING in agents:
             self.biller = self._billing()
+        if ANALYTICS in agents:
+            self._analytics()
         self.app.task(self._start)
         self.app.task(self._watch)
 
@@ -170,6 +175,28 @@ class Worker:
         attempt_s = 2 * call_bound_s(self.settings.stripe_timeout_s)
         return Biller(sessions=self.sessions, stripe=stripe, attempt_s=attempt_s, now=self.clock.now)
 
+    def _analytics(self) -> None:
+        agent = AnalyticsAgent(
+            self.app,
+            sessions=self.sessions,
+            warehouse=warehouse(self.settings),
+            connection=kafka.connection(self.settings),
+        )
+        for name, topic_name in ((ANALYTICS, ORDERS), (f"{ANALYTICS}.rollups", AD_ROLLUPS)):
+            self.app.agent(self._raw_topic(topic_name), name=name, concurrency=1)(agent.run)
+        self.effects.append(agent)
+
+    def _raw_topic(self, name: str) -> faust.TopicT:
+        """A topic of a low-rate agent: bytes as they are."""
+        return self.app.topic(
+            name,
+            key_type=bytes,
+            value_type=bytes,
+            value_serializer="raw",
+            key_serializer="raw",
+            maxsize=EFFECTS_BUFFER,
+        )
+
     def _effects(
         self,
         name: str,
@@ -178,19 +205,11 @@ class Worker:
         after: Mapping[str, After] | None = None,
     ) -> None:
         """A low-rate agent on one topic."""
-        topic = self.app.topic(
-            topic_name,
-            key_type=bytes,
-            value_type=bytes,
-            value_serializer="raw",
-            key_serializer="raw",
-            maxsize=EFFECTS_BUFFER,
-        )
         connection = kafka.connection(self.settings)
         agent = EffectAgent(
             self.app, name, sessions=self.sessions, handlers=handlers, after=after, connection=connection
         )
-        self.app.agent(topic, name=name, concurrency=1)(agent.run)
+        self.app.agent(self._raw_topic(topic_name), name=name, concurrency=1)(agent.run)
         self.effects.append(agent)
 
     async def _start(self) -> None:
@@ -270,7 +289,7 @@ class BoundedStop(faust.Worker):
 def main(settings: Settings, agents: Sequence[str] | None = None) -> None:
     """Run until SIGTERM. Exit status 75: start me again."""
     configure_logs(level=settings.log_level, format_=settings.log_format)
-    worker = Worker(settings, agents or AGENTS)
+    worker = Worker(settings, agents or [name for name in AGENTS if name != ANALYTICS or settings.has_warehouse])
     if settings.worker_metrics_port:
         start_http_server(settings.worker_metrics_port)
     process = BoundedStop(worker.app, loglevel="WARN", redirect_stdouts=False, quiet=True)

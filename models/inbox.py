@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 from uuid import UUID
 
@@ -32,3 +33,16 @@ async def is_known(tx: AsyncSession, consumer: str, event_id: UUID) -> bool:
     """Whether the event's effect has happened already; leaves no mark."""
     query = select(InboxEntry.event_id).where(InboxEntry.consumer == consumer, InboxEntry.event_id == event_id)
     return await tx.scalar(query) is not None
+
+
+async def known(tx: AsyncSession, consumer: str, event_ids: Collection[UUID]) -> set[UUID]:
+    """Of these events, those whose effect has happened already."""
+    query = select(InboxEntry.event_id).where(InboxEntry.consumer == consumer, InboxEntry.event_id.in_(event_ids))
+    return set(await tx.scalars(query))
+
+
+async def mark(tx: AsyncSession, consumer: str, event_ids: Collection[UUID], *, wall: datetime) -> None:
+    """The effects of these events have happened."""
+    rows = [{"consumer": consumer, "event_id": event_id, "received_at": wall} for event_id in sorted(event_ids)]
+    if rows:
+        await tx.execute(insert(InboxEntry).on_conflict_do_nothing(), rows)

@@ -2,6 +2,7 @@
 
 from models import audit, clock, dead_letters, idempotency, inbox, outbox, positions
 from models.ads import tables as ads
+from models.analytics import tables as analytics
 from models.billing import tables as billing
 from models.cart import tables as cart
 from models.catalog import tables as catalog
@@ -19,6 +20,7 @@ metadata = Base.metadata
 
 __all__ = [
     "ads",
+    "analytics",
     "audit",
     "billing",
     "cart",

@@ -18,5 +18,6 @@ MEDIA_TOPIC: Final = TOPICS["media"].name
 MEDIA: Final = "media"  #: agent
 AD_ROLLUPS: Final = TOPICS["ads.rollups"].name
 BILLING: Final = "billing"  #: agent
+ANALYTICS: Final = "analytics"  #: agent, of both topics
 AD_COUNTERS_CHANGELOG: Final = f"{APP_ID}-{AD_COUNTERS}-changelog"
 PARTITION_COUNT: Final = PARTITIONS

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
@@ -14,12 +14,13 @@ from models.ads.catalog import Candidate, Snapshot
 from models.ads.gateway import Offer
 from models.ads.rules import AdStatus, Placement, TargetType, budget_micros, impression_cost_micros
 from models.ads.tables import Ad as Ad  # by this name for the edge too
-from models.ads.tables import AdCatalogVersion
+from models.ads.tables import AdCatalogVersion, AdDailyRollup
 from models.catalog import reads as products
 from models.database import Driver
 from models.errors import NotFound
 from models.media.rules import ORIGINAL, ObjectName
 from models.stores import reads as stores
+from schemas.records import AdDayTotals
 
 
 async def ad_of(tx: AsyncSession, ad_id: UUID, *, store_id: UUID, lock: bool = False) -> Ad:
@@ -111,3 +112,21 @@ async def ticked_until(driver: Driver, shards: Sequence[int]) -> dict[int, datet
     """The last tick of each shard. Under the shard's lock it stands until the transaction ends."""
     rows = await driver.fetch("SELECT shard, ticked_until FROM ad_shards WHERE shard = ANY($1::int[])", shards)
     return {row["shard"]: row["ticked_until"] for row in rows}
+
+
+async def day_totals(
+    tx: AsyncSession, wanted: Collection[tuple[UUID, date]]
+) -> dict[tuple[UUID, date], list[AdDayTotals]]:
+    """The rollups of stores' closed days, by ad."""
+    rows = await tx.scalars(
+        select(AdDailyRollup)
+        .where(tuple_(AdDailyRollup.store_id, AdDailyRollup.day).in_(list(wanted)))
+        .order_by(AdDailyRollup.ad_id)
+    )
+    found: dict[tuple[UUID, date], list[AdDayTotals]] = {}
+    for row in rows:
+        totals = AdDayTotals(
+            ad_id=row.ad_id, impressions=row.impressions, clicks=row.clicks, spend_micros=row.spend_micros
+        )
+        found.setdefault((row.store_id, row.day), []).append(totals)
+    return found

@@ -164,6 +164,8 @@ TABLES: Final[Mapping[str, Access]] = {
     "logical_clock": Access("S", "SIU"),
     "alembic_version": Access("S", "S"),
     "agent_positions": Access("", "SIU", SERVICE_ALONE),
+    "warehouse_positions": Access("", "S", SERVICE_ALONE),
+    "warehouse_streams": Access("", "S", SERVICE_ALONE),
     "ops_agent_lag": Access("", ""),
     "ops_dead_letters": Access("", ""),
     "ops_outbox_lag": Access("", ""),
