@@ -16,6 +16,7 @@ import structlog
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
+from agents.billing_check import checking_billing
 from agents.housekeeping.chores import Chores
 from agents.housekeeping.metrics import LEADER
 from agents.housekeeping_media import collecting_media
@@ -97,7 +98,7 @@ async def _lead(connection: AsyncConnection, settings: Settings, stop: asyncio.E
     LEADER.set(1)
     try:
         chores = Chores(settings, lambda: transaction(connection))
-        async with collecting_media(settings):
+        async with collecting_media(settings), checking_billing(settings):
             while not stop.is_set():
                 await wait_for(stop, chores.pause_s())
                 await chores.do_due()

@@ -93,7 +93,7 @@ async def apply(
     row = found or Subscription(id=new_id(), store_id=store_id, created_at=state.created_at)
     _take_over(row, state, at=at, now=now)
     with tx.no_autoflush:
-        await _choose(tx, row, fresh=found is None, now=now)
+        await _choose(tx, row, now=now)
     tx.add(row)
     await tx.flush()
     await stores.set_subscription(tx, store_id, await _pays(tx, store_id), actor=actor, now=now)
@@ -112,13 +112,13 @@ def _take_over(row: Subscription, state: SubscriptionState, *, at: datetime, now
     row.canceled_at = state.canceled_at
 
 
-async def _choose(tx: AsyncSession, row: Subscription, *, fresh: bool, now: datetime) -> None:
-    """Which of a store's subscriptions counts, should it ever have two: one that pays; of two, the one new to us."""
+async def _choose(tx: AsyncSession, row: Subscription, *, now: datetime) -> None:
+    """Which of a store's subscriptions counts, should it ever have two: one that pays; of two, the younger."""
     other = await reads.live(tx, row.store_id)
     if other is None or other.id == row.id:
         row.replaced_at = None
         return
-    if (row.status in PAYING, fresh) > (other.status in PAYING, False):
+    if (row.status in PAYING, row.created_at) > (other.status in PAYING, other.created_at):
         row.replaced_at = None
         await tx.execute(update(Subscription).where(Subscription.id == other.id).values(replaced_at=now))
     else:

@@ -31,6 +31,7 @@ COMMANDS: dict[str, Entry] = {
     "ledger": Entry("ops.cli.ledger:ledger", "Check the books."),
     "rollup": Entry("ops.cli.rollup:rollup", "Show and run the daily ad rollups."),
     "warehouse": Entry("ops.cli.warehouse:warehouse", "Make and check the tables of the warehouse."),
+    "billing": Entry("ops.cli.billing:billing", "Hold charges and subscriptions against Stripe."),
     "admin": Entry("ops.cli.admin:admin", "Create admins; set a store's state, audited."),
     "bench": Entry("ops.cli.bench:bench", "Run a benchmark."),
     "demo": Entry("ops.cli.demo:demo", "Replay a marketplace week of real impressions and check it."),
