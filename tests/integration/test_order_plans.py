@@ -12,7 +12,7 @@ from sqlalchemy import text
 
 from models.database import SessionFactory, make_engine, new_id
 from models.delivery import reads as delivery
-from models.orders import reads
+from models.orders import expiring, reads
 from models.orders.rules import OrderStatus
 from models.stores.rules import StoreType
 from models.tenancy import SCOPE, Tenant, make_scoped_sessions
@@ -122,6 +122,13 @@ async def check_lists_of_all_stores(sessions: SessionFactory, orders: int) -> No
         for place in (None, after):
             async with sessions() as tx:
                 check(f"{name}, after {place}", *await plans_of(tx, read(tx, limit=PAGE, after=place)))
+    late = START + timedelta(days=30)
+    for name, due in (
+        ("to expire", lambda tx: expiring.overdue(tx, before=late, limit=PAGE)),
+        ("to nudge", lambda tx: expiring.unnudged(tx, before=late, limit=PAGE, now=START)),
+    ):
+        async with sessions() as tx:
+            check(name, *await plans_of(tx, due(tx)))
 
 
 async def check_single_orders(sessions: SessionFactory) -> None:

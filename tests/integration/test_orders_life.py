@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from uuid import UUID
 
+from models.orders import expiring
 from tests.ads_driver import execute
 from tests.api_driver import Api, fields, ok, problem
 from tests.cart_shop import NOON
 from tests.checkout_driver import reserved
+from tests.media_bucket import as_owner
 from tests.order_driver import ask, notices, placed, put, read, step, told
 
 LATER = NOON + timedelta(minutes=5)
@@ -52,6 +55,16 @@ async def test_a_vendor_is_nudged_once_an_hour_by_whomever(api: Api) -> None:
     await step(api, one.buyer, one.id, "nudge", now=LATER + timedelta(hours=1))
     assert [event.event_type for event in await told(api, one.order)] == ["order_nudged"] * 2
     assert await notices(api, one.order) == [(one.vendor.store["id"], "order_nudged")] * 2
+
+
+async def test_the_clocks_nudge_counts_like_the_buyers(api: Api) -> None:
+    one = await placed(api)
+    half = NOON + timedelta(hours=12)
+    async with as_owner(api) as tx:
+        assert UUID(one.id) in (await expiring.nudge(tx, [UUID(one.id)], actor="order_ttl", now=half)).done
+    problem(await ask(api, one.buyer, one.id, "nudge", now=half + timedelta(minutes=59)), 429, "rate_limited")
+    await step(api, one.buyer, one.id, "nudge", now=half + timedelta(hours=1))
+    assert [event.actor for event in await told(api, one.order)] == ["order_ttl", f"user:{one.buyer.user['id']}"]
 
 
 async def test_a_fulfilled_order_is_ready_for_dispatch(api: Api) -> None:
