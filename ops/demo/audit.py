@@ -20,6 +20,7 @@ from ops.demo.books import (
     place_of,
     split_cents,
 )
+from ops.demo.courses import OrderBook, check_orders
 from ops.demo.licensing import LicenseBook, check_licenses
 from ops.demo.purchases import Basket
 from ops.demo.receipts import Receipts, check_sales
@@ -42,6 +43,7 @@ class Evidence:
     reconciled: Sequence[Reconciliation]
     baskets: Sequence[Basket]
     receipts: Receipts
+    orders: OrderBook
 
 
 @dataclass(slots=True)
@@ -80,6 +82,7 @@ def audit(evidence: Evidence) -> list[Difference]:
         *check_budgets(books, stored.rollups),
         *stored.leftovers,
         *check_sales(evidence.baskets, evidence.receipts, stored.sales),
+        *check_orders(evidence.orders, stored.orders, evidence.receipts.shelves),
         *check_licenses(evidence.licenses, stored.licenses, stored.verified, evidence.vendors),
         *(difference for one in evidence.reconciled for difference in check_reconciliation(books, one)),
     ]

@@ -68,6 +68,37 @@ class Api:
         body = await self._data("POST", "/api/v1/auth/register", 201, json={**person, "store": store})
         return body["store"]["id"], bearer(body)
 
+    async def sign_in(self, *, email: str, password: str) -> str:
+        """The Authorization header of somebody without a store."""
+        account = {"email": email, "password": password}
+        return bearer(await self._data("POST", "/api/v1/auth/login", 200, json=account))
+
+    async def act(self, token: str, path: str, now: datetime, body: dict[str, Any] | None) -> dict[str, Any]:
+        """What somebody does to an order at a time; the order."""
+        options = {} if body is None else {"json": body}
+        headers = _once(token) | {"X-Now": now.isoformat()}
+        return await self._data("POST", path, 200, headers=headers, **options)
+
+    async def as_admin(
+        self, method: str, path: str, status: int, *, now: datetime | None = None, **options: Any
+    ) -> dict[str, Any]:
+        """What an administrator does, at a time if it is given."""
+        headers = _once(self._token) | ({"X-Now": now.isoformat()} if now else {})
+        return await self._data(method, path, status, headers=headers, **options)
+
+    async def pages(self, token: str | None, path: str) -> list[dict[str, Any]]:
+        """A whole list, page by page, as somebody or (None) as the administrator. `path` has a query."""
+        found: list[dict[str, Any]] = []
+        cursor = ""
+        while True:
+            answer = await self._send("GET", path + cursor, headers={"Authorization": token or self._token})
+            if answer.status != 200:
+                raise UnexpectedAnswer(f"GET {path}: {answer.status} {answer.body}")
+            found += answer.body["data"]
+            if answer.body["meta"]["next_cursor"] is None:
+                return found
+            cursor = f"&cursor={answer.body['meta']['next_cursor']}"
+
     async def create_ad(self, token: str, ad: dict[str, Any]) -> str:
         """A draft; its id."""
         body = await self._data("POST", "/api/v1/vendor/ads", 201, json=ad, headers={"Authorization": token})
@@ -133,16 +164,8 @@ class Api:
 
     async def pending_licenses(self) -> list[str]:
         """The ids in the administrator's queue, the oldest first."""
-        found: list[str] = []
-        path: str | None = "/api/admin/licenses?status=pending&limit=100"
-        while path is not None:
-            answer = await self._send("GET", path, headers={"Authorization": self._token})
-            if answer.status != 200:
-                raise UnexpectedAnswer(f"GET {path}: {answer.status} {answer.body}")
-            found += [row["id"] for row in answer.body["data"]]
-            cursor = answer.body["meta"]["next_cursor"]
-            path = cursor and f"/api/admin/licenses?status=pending&limit=100&cursor={cursor}"
-        return found
+        rows = await self.pages(None, "/api/admin/licenses?status=pending&limit=100")
+        return [row["id"] for row in rows]
 
     async def approve_license(self, license_id: str) -> str:
         """An administrator's decision; the licence's status."""

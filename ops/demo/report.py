@@ -14,6 +14,7 @@ from rich.table import Table
 
 from ops.demo.audit import Line
 from ops.demo.books import Difference, Place
+from ops.demo.courses import OrdersSummary
 from ops.demo.receipts import SalesLine
 
 SHOWN_MAX: Final = 20  #: differences; the rest is counted
@@ -49,6 +50,7 @@ class Report:
     sales: dict[date, SalesLine]
     products: int
     carts_with_ads: int
+    orders: OrdersSummary
     reconciled: list[str]  #: days whose reconciliation is at zero
     differences: list[Difference]
     seconds: dict[str, float]
@@ -88,6 +90,7 @@ class Report:
                 "products": self.products,
                 "carts_with_ads": self.carts_with_ads,
             },
+            "orders": asdict(self.orders),
             "reconciled": self.reconciled,
             "differences": [asdict(difference) for difference in self.differences],
             "seconds": self.seconds,
@@ -110,9 +113,11 @@ def show(report: Report, console: Console) -> None:
         "be made on."
     )
     console.print(_sales(report))
+    console.print(_books(report.orders))
     console.print(f"reconciled to zero: {', '.join(report.reconciled) or 'no day'}")
     console.print(
-        f"the API was at {report.api}: `packstream up --data {report.data}` starts the same system again, "
+        f"the API was at {report.api}, its console at {report.api}/console: `packstream up --data {report.data}` "
+        "starts the same system again, "
         "`packstream demo --keep` leaves it running"
     )
     seconds = {**report.seconds, "of them the demo's own CPU": report.client_cpu_s}
@@ -140,6 +145,18 @@ def _sales(report: Report) -> str:
         f"{report.products} products, for {_dollars(total.ordered_cents)} $.\n"
         f"{report.carts_with_ads:,} carts told of ads that their buyers had just seen; {total.credited_orders:,} "
         "orders are owed to one of those."
+    )
+
+
+def _books(orders: OrdersSummary) -> str:
+    outcomes = ", ".join(f"{count:,} {status.replace('_', ' ')}" for status, count in orders.outcomes.items())
+    out = (orders.paid_out_cents, orders.fee_cents, orders.due_cents)
+    paid, fees, due = map(_dollars, out)
+    same = "=" if sum(out) == orders.collected_cents else "is NOT"
+    return (
+        f"orders in the end: {outcomes}; {orders.nudged:,} vendors were nudged by the clock.\n"
+        f"the books: {_dollars(orders.collected_cents)} $ collected {same} {paid} $ paid to vendors + {fees} $ fees + "
+        f"{due} $ still due; {orders.ledger_events:,} ledger events, every chain and sum checked."
     )
 
 

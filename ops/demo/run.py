@@ -15,6 +15,7 @@ from ops.demo import settling
 from ops.demo.audit import Evidence, audit, lines
 from ops.demo.books import Books
 from ops.demo.client import Api
+from ops.demo.courses import summary
 from ops.demo.opening import Marketplace, open_marketplace
 from ops.demo.plan import make_plan
 from ops.demo.progress import Progress, say
@@ -24,6 +25,7 @@ from ops.demo.replay import replay
 from ops.demo.report import Report
 from ops.demo.shopping import Shopping
 from ops.demo.system import System, running_system
+from ops.demo.trade import Trade
 from ops.demo.views import PageView, choose, read_all, shift
 from ops.reconcile import reconcile_days
 from ops.stack.paths import DataDir
@@ -69,7 +71,9 @@ async def run_demo(options: Options, when_done: Callable[[Report], None]) -> Non
 async def _run(options: Options, system: System, api: Api, views: Sequence[PageView], progress: Progress) -> Report:
     plan = make_plan(views, seed=options.seed)
     marketplace = await open_marketplace(api, system.settings, plan, views, progress)
-    shopping = Shopping(marketplace)
+    trade = Trade({one.store_id: one for one in marketplace.vendors.values()}, first_day=views[0].day)
+    await trade.appoint_agents(api)
+    shopping = Shopping(marketplace, trade)
     shopping.baskets = _baskets(options, views, shopping.customers)
     await shopping.fill_shelves(api, progress)
     evidence = await _replay_and_settle(system, api, marketplace, shopping, views, progress)
@@ -86,6 +90,7 @@ async def _run(options: Options, system: System, api: Api, views: Sequence[PageV
         sales=sales_lines(evidence.receipts, evidence.stored.sales),
         products=len(evidence.receipts.shelves),
         carts_with_ads=evidence.receipts.with_ads,
+        orders=summary(evidence.orders, evidence.stored.orders),
         reconciled=[one.day for one in evidence.reconciled if one.ok and one.closed],
         differences=differences,
         seconds={**progress.seconds, "in all": progress.total_seconds()},
@@ -107,15 +112,19 @@ async def _replay_and_settle(
     title = f"replaying page views, {len(shopping.baskets)} checkouts"
     with progress.stage(title, len(views)) as advance:
         await replay(api, shopping, marketplace, views, books, advance)
+    await shopping.trade.deliver(api, progress)
+    await shopping.trade.pay_out(api, progress)
     with progress.stage("closing days, writing charges", len(days)) as advance:
-        await settling.close_days(api, settings, days, advance)
+        now = await settling.close_days(api, settings, days, advance)
+    with progress.stage("waiting for orders that nobody answers"):
+        await settling.orders_settled(settings, shopping.trade.book.errands, now)
         await settling.outbox_drained(settings)
     with progress.stage("reconciling with the raw topic"):
         reconciled = await reconcile_days(settings, days)
-        stored = await settling.read(settings, days)
+        stored = await settling.read(settings, days, now=now)
     vendors = {account.store_id for account in marketplace.vendors.values()}
-    baskets, receipts = shopping.baskets, shopping.receipts
-    return Evidence(views, books, marketplace.licenses, vendors, stored, reconciled, baskets, receipts)
+    baskets, receipts, orders = shopping.baskets, shopping.receipts, shopping.trade.book
+    return Evidence(views, books, marketplace.licenses, vendors, stored, reconciled, baskets, receipts, orders)
 
 
 def _baskets(options: Options, views: Sequence[PageView], stores: int) -> list[Basket]:

@@ -9,12 +9,15 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from datetime import time as time_of_day
 from typing import Any, Final
+from uuid import UUID
 
 import asyncpg
 
 from ops.demo.books import AdDayKey, Difference, Totals
 from ops.demo.client import Api
+from ops.demo.courses import Errand, StoredOrders
 from ops.demo.licensing import StoredLicense
+from ops.demo.order_rows import read_orders
 from ops.demo.progress import Advance
 from ops.demo.receipts import StoredSales
 from ops.demo.sales_rows import read_sales
@@ -22,6 +25,8 @@ from ops.settings import Settings
 
 POLL_S: Final = 0.2
 PATIENCE_S: Final = 60.0
+UNNUDGED: Final = "SELECT count(*) FROM orders WHERE nudged_at IS NULL AND id = ANY ($1::uuid[])"
+ALIVE: Final = "SELECT count(*) FROM orders WHERE status = 'pending' AND id = ANY ($1::uuid[])"
 PAST_THE_CLOSE: Final = timedelta(seconds=1)
 
 
@@ -39,6 +44,7 @@ class Stored:
     licenses: dict[str, StoredLicense]
     verified: set[str]  #: stores
     sales: StoredSales
+    orders: StoredOrders
 
 
 async def gates_open(api: Api, settings: Settings) -> None:
@@ -52,11 +58,15 @@ async def gates_open(api: Api, settings: Settings) -> None:
     await _until(missing)
 
 
-async def close_days(api: Api, settings: Settings, days: Sequence[date], advance: Advance) -> None:
-    """Move the clock past the last close and wait until all shards have closed all days and charges are written."""
+async def close_days(api: Api, settings: Settings, days: Sequence[date], advance: Advance) -> datetime:
+    """Move the clock past the last close and wait until all shards have closed all days and charges are written.
+
+    Gives what the clock was set to.
+    """
     midnight = datetime.combine(days[-1] + timedelta(days=1), time_of_day(), UTC)
     grace = timedelta(seconds=settings.ad_token_ttl_s + settings.clock_skew_s)
-    await api.set_clock(midnight + grace + PAST_THE_CLOSE)
+    closed_at = midnight + grace + PAST_THE_CLOSE
+    await api.set_clock(closed_at)
     wanted = {day.isoformat() for day in days}
     told = 0
 
@@ -68,6 +78,24 @@ async def close_days(api: Api, settings: Settings, days: Sequence[date], advance
         return None if wanted <= done else f"not closed and charged: {', '.join(sorted(wanted - done))}"
 
     await _until(missing)
+    return closed_at
+
+
+async def orders_settled(settings: Settings, errands: Sequence[Errand], now: datetime) -> None:
+    """Wait until the orders that nobody answered are nudged and expired, as far as the clock says."""
+    nudged = [UUID(errand.id) for errand in errands if errand.nudged(now)]
+    expired = [UUID(errand.id) for errand in errands if errand.expired(now)]
+    db = await asyncpg.connect(settings.database_url)
+    try:
+
+        async def missing() -> str | None:
+            unnudged = await db.fetchval(UNNUDGED, nudged)
+            alive = await db.fetchval(ALIVE, expired)
+            return f"{unnudged} orders are not nudged, {alive} not expired" if unnudged or alive else None
+
+        await _until(missing)
+    finally:
+        await db.close()
 
 
 async def outbox_drained(settings: Settings) -> None:
@@ -85,8 +113,8 @@ async def outbox_drained(settings: Settings) -> None:
         await db.close()
 
 
-async def read(settings: Settings, days: Sequence[date]) -> Stored:
-    """Rollups, charges, licences, sales, and what should not be there."""
+async def read(settings: Settings, days: Sequence[date], *, now: datetime) -> Stored:
+    """Rollups, charges, licences, sales, orders, and what should not be there; `now` is what the clock shows."""
     db = await asyncpg.connect(settings.database_url)
     try:
         return Stored(
@@ -96,6 +124,7 @@ async def read(settings: Settings, days: Sequence[date]) -> Stored:
             await _licenses(db),
             {str(row["id"]) for row in await db.fetch("SELECT id FROM stores WHERE kyc_status = 'verified'")},
             await read_sales(db),
+            await read_orders(db, settings, now),
         )
     finally:
         await db.close()

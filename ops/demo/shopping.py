@@ -14,10 +14,12 @@ from ops.demo.opening import Account, Marketplace, each
 from ops.demo.progress import Progress
 from ops.demo.purchases import FREE, Basket
 from ops.demo.receipts import AdSeen, Receipts, seen_in
+from ops.demo.trade import Trade
 
 SHOPS_A_STATE: Final = 3
 SEEN_WITHIN: Final = timedelta(hours=3)  #: a cart says which ads its buyer has seen so long before
 TOKENS_MAX: Final = 20
+ACH_EVERY: Final = 9  #: one buyer store in so many pays by bank transfer
 LIST_PRICE_OF_FREE: Final = 1_000
 ADDRESS: Final = {"line1": "1 Market Street", "city": "Springfield", "postal_code": "00001", "country": "US"}
 
@@ -49,9 +51,10 @@ class Product:
 class Shopping:
     """Everything that is bought: `baskets` in the order of time, set before shelves are filled; and its `receipts`."""
 
-    def __init__(self, marketplace: Marketplace) -> None:
+    def __init__(self, marketplace: Marketplace, trade: Trade) -> None:
         self.baskets: Sequence[Basket] = ()
         self.receipts = Receipts()
+        self.trade = trade
         self._shops = _shops(marketplace)
         self._buyers = [buyer for buyer in marketplace.buyers.values() if buyer.state in self._shops]
         self._products: dict[tuple[str, int], str] = {}
@@ -106,7 +109,7 @@ class Shopping:
         quote = {"items": items, "attribution_tokens": [ad.token for ad in ads]}
         cart = await api.quote(buyer.token, quote, now=now)
         address = ADDRESS | {"state": buyer.state}
-        order = {"cart_id": cart["id"], "shipping_address": address, "payment_method": "cash"}
+        order = {"cart_id": cart["id"], "shipping_address": address, "payment_method": _method(basket)}
         done = await api.check_out(buyer.token, order, now=now)
         due = Counter[str]()
         units = Counter[str]()
@@ -115,12 +118,17 @@ class Shopping:
             due[vendor] += price * count
             units[vendor] += count
         self.receipts.take(basket, done, due=due, units=units, ads=ads)
+        await self.trade.take(api, buyer, done["vendor_orders"], basket.at)
 
     def _ads_for(self, buyer: Account, basket: Basket, seen_before: datetime) -> list[AdSeen]:
         """The newest of those that the buyer had seen lately."""
         since = (basket.at - SEEN_WITHIN).timestamp()
         recent = [ad for ad in self._seen[buyer.store_id] if since <= ad.iat < seen_before.timestamp()]
         return sorted(recent, key=lambda ad: (ad.iat, ad.jti))[-TOKENS_MAX:]
+
+
+def _method(basket: Basket) -> str:
+    return "ach" if basket.store % ACH_EVERY == 0 else "cash"
 
 
 def _shops(marketplace: Marketplace) -> Mapping[str, Sequence[Account]]:

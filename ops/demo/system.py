@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from ops.demo.courses import EXPIRES_AFTER, FEE_BP, NUDGE_AFTER
 from ops.settings import Settings
 from ops.stack.errors import StackError
 from ops.stack.local import parse_parts, records
@@ -32,9 +33,9 @@ ENVIRONMENT: Final = {
     "PACKSTREAM_ENV": "dev",
     "RATE_LIMIT_SCALE": "1000",  # a week of views in two minutes
     "LOG_LEVEL": "warning",
-    # Nobody decides on the orders of the demo's week: they are to be there at its end as they were placed.
-    "ORDER_TTL_S": str(30 * 86_400),
-    "ORDER_NUDGE_S": str(30 * 86_400),
+    "PLATFORM_FEE_BP": str(FEE_BP),
+    "ORDER_TTL_S": str(int(EXPIRES_AFTER.total_seconds())),
+    "ORDER_NUDGE_S": str(int(NUDGE_AFTER.total_seconds())),
 }
 
 

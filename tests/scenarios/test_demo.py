@@ -94,6 +94,11 @@ def test_two_days_of_page_views_add_up_to_the_last_micro(start: Start, data: Dat
     assert 0 < sales["carts"] <= sales["purchases"] <= sales["units"]
     assert sales["carts"] <= sales["orders"]
     assert sales["ordered_cents"] > 0
+    orders = report["orders"]
+    assert sum(orders["outcomes"].values()) == sales["orders"]
+    assert {"closed", "expired"} <= orders["outcomes"].keys()
+    assert 0 < orders["collected_cents"] == orders["paid_out_cents"] + orders["fee_cents"] + orders["due_cents"]
+    assert orders["fee_cents"] > 0
     assert len(report["reconciled"]) == 2
     assert not running(data)
 

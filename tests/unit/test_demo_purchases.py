@@ -117,7 +117,7 @@ def receipts(done: dict[str, Any]) -> Receipts:
 
 def stored() -> StoredSales:
     facts = OrderFacts(DAY, "buyer", 1_000, 2, "a")
-    return StoredSales({KEY: facts}, [], {"product": (2, 2)}, Counter({"group": 1}))
+    return StoredSales({KEY: facts}, [], Counter({"group": 1}))
 
 
 def test_what_was_bought_and_is_stored_adds_up() -> None:
@@ -150,7 +150,6 @@ FACTS = stored().orders[KEY]
         (lambda rows: replace(rows, orders={KEY: FACTS._replace(units=1)}), "units in the file = ordered"),
         (lambda rows: replace(rows, orders={KEY: FACTS._replace(ad_event=None)}), "orders"),
         (lambda rows: replace(rows, unlike=["order"]), "intents and lines"),
-        (lambda rows: replace(rows, shelves={"product": (2, 1)}), "shelves"),
         (lambda rows: replace(rows, told=Counter()), "checkout events"),
         (lambda rows: replace(rows, told=Counter({"group": 2})), "checkout events"),
     ],
@@ -161,5 +160,5 @@ def test_rows_that_are_not_as_answered_are_noticed(spoil: Callable[[StoredSales]
 
 def test_a_purchase_that_got_no_answer_is_noticed() -> None:
     book = Receipts(failures=["no answer"])
-    levels = {one.level for one in check_sales([BASKET], book, StoredSales({}, [], {}, Counter()))}
+    levels = {one.level for one in check_sales([BASKET], book, StoredSales({}, [], Counter()))}
     assert levels == {"checkouts", "units in the file = ordered", "cents in the file = ordered"}
