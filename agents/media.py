@@ -1,26 +1,34 @@
-"""The `media` agent: what follows in the object storage when media are deleted."""
+"""The `media` agent: uploaded media are queued to be processed, the objects of deleted ones go.
+
+Processing is done in rounds (media_work.py): it takes long, does not depend on partitions, and goes on after a crash.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from agents.runtime.effects import Handler
-from models.media import deletions
+from models.media import deletions, processing
 from models.media.gateway import ObjectStore, remove_objects
 from models.media.rules import ORIGINAL, ObjectName
-from schemas.records import MediaDeleted
+from schemas.records import MediaDeleted, MediaUploaded
 
 log = structlog.get_logger(__name__)
 
 
 def handlers(store: ObjectStore, now: Callable[[], datetime]) -> Mapping[str, Handler]:
     """What the agent does, by event type."""
-    return {"media_deleted": partial(delete_objects, store=store, now=now)}
+    return {"media_uploaded": queue, "media_deleted": partial(delete_objects, store=store, now=now)}
+
+
+async def queue(tx: AsyncSession, event: MediaUploaded) -> None:
+    """Have the media processed, unless they are gone or it was done before."""
+    await processing.queue(tx, event.media_id, wall=datetime.now(UTC))
 
 
 async def delete_objects(

@@ -19,11 +19,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from agents import billing, kafka, media, notifications, positions
 from agents.ad_counters import AdCounters
 from agents.analytics import AnalyticsAgent
-from agents.app import create_app, own_store
+from agents.app import create_app, own_store, worker_directory
 from agents.billing import Biller
 from agents.mailer import Mailer
+from agents.media_work import MediaWork, empty_scratch
 from agents.order_ticker import Ticker
 from agents.order_ttl import OrderTtl
+from agents.rounds import Rounds
 from agents.runtime.bulk import BulkAgent, BulkFold
 from agents.runtime.crash import restart
 from agents.runtime.effects import After, EffectAgent, Handler
@@ -38,6 +40,7 @@ from models.notifications.unsubscribing import UnsubscribeTokens
 from models.redis import RedisLink
 from ops.email_sender import email_sender
 from ops.logs import configure_logs
+from ops.media_maker import media_maker
 from ops.object_store import object_store
 from ops.settings import Settings
 from ops.stripe_account import stripe_account
@@ -97,9 +100,9 @@ class Worker:
         self.mailer: Mailer | None = None
         if NOTIFICATIONS in agents:
             self.mailer = self._notifications()
+        self.media_rounds: Rounds | None = None
         if MEDIA in agents:
-            store = object_store(settings)
-            self._effects(MEDIA, MEDIA_TOPIC, media.handlers(store, self.clock.now))
+            self.media_rounds = self._media()
         self.biller: Biller | None = None
         if BILLING in agents:
             self.biller = self._billing()
@@ -197,6 +200,20 @@ class Worker:
             maxsize=EFFECTS_BUFFER,
         )
 
+    def _media(self) -> Rounds:
+        store = object_store(self.settings)
+        scratch = empty_scratch(worker_directory(self.settings) / "media")
+        work = MediaWork(
+            sessions=self.sessions,
+            store=store,
+            maker=media_maker(self.settings, scratch),
+            lease_s=self.settings.media_lease_s,
+            now=self.clock.now,
+        )
+        rounds = Rounds("media", work.round)
+        self._effects(MEDIA, MEDIA_TOPIC, media.handlers(store, self.clock.now), {"media_uploaded": rounds.wake})
+        return rounds
+
     def _effects(
         self,
         name: str,
@@ -220,6 +237,8 @@ class Worker:
             self.app.add_future(self.mailer.run())
         if self.biller is not None:
             self.app.add_future(self.biller.run())
+        if self.media_rounds is not None:
+            self.app.add_future(self.media_rounds.run())
         self.app.add_future(positions.report(self.app, [*self.bulk, *self.effects], self.sessions))
         if self.ticker is not None:
             self.app.add_future(self.ticker.run())

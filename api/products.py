@@ -12,7 +12,7 @@ from api.services import Services
 from models.catalog.reads import ProductView
 from models.media import reads as media
 from models.media.reads import UrlSigner
-from models.media.rules import READABLE, EntityType, Slot
+from models.media.rules import EntityType, Slot, is_readable
 from models.stores import reads as stores
 from schemas.http.catalog import PictureOut, ProductOut, VendorOut
 
@@ -46,7 +46,7 @@ def _out(view: ProductView, galleries: Pictures, certificates: Pictures, vendor:
 
 async def _pictures(tx: AsyncSession, signer: UrlSigner, product_ids: Sequence[UUID], slot: Slot) -> Pictures:
     found = await media.attachments(tx, entity_type=EntityType.PRODUCT, entity_ids=product_ids, slot=slot)
-    held = {one.id: one for several in found.values() for one in several if one.status in READABLE}
+    held = {one.id: one for several in found.values() for one in several if is_readable(one.status, one.failure)}
     urls = await signer.urls({one.id: str(media.original(one)) for one in held.values()})
     return {
         product_id: [

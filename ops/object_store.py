@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -41,7 +42,7 @@ def object_store(settings: Settings) -> GcsStore | NoStore:
     """The media bucket. It connects with the first call."""
     if settings.gcs_endpoint is None and settings.packstream_env == "prod":
         try:
-            credentials, project = _machine_credentials(settings)
+            credentials, project = machine_credentials(settings)
         except DefaultCredentialsError:
             log.warning("no_media_storage", hint="set GCS_CREDENTIALS_JSON; media answer 503 until then")
             return NoStore(settings.gcs_bucket)
@@ -66,15 +67,16 @@ def _key_info(settings: Settings) -> dict[str, Any] | None:
     return info
 
 
-def _from_key(info: dict[str, Any]) -> Any:
-    return service_account.Credentials.from_service_account_info(info, scopes=SCOPES)  # type: ignore[no-untyped-call]
+def _from_key(info: dict[str, Any], scopes: Sequence[str] = SCOPES) -> Any:
+    return service_account.Credentials.from_service_account_info(info, scopes=scopes)  # type: ignore[no-untyped-call]
 
 
-def _machine_credentials(settings: Settings) -> tuple[Any, str | None]:
+def machine_credentials(settings: Settings, scopes: Sequence[str] = SCOPES) -> tuple[Any, str | None]:
+    """Google's credentials by the settings' key or of the machine, and the project; DefaultCredentialsError: none."""
     info = _key_info(settings)
     if info is not None:
-        return _from_key(info), info.get("project_id")
-    return google.auth.default(scopes=SCOPES)
+        return _from_key(info, scopes), info.get("project_id")
+    return google.auth.default(scopes=scopes)
 
 
 def _signer(credentials: Any, settings: Settings) -> Any:

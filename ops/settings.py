@@ -132,6 +132,24 @@ class Settings(BaseSettings):
     worker_session_s: float = Field(6.0, ge=1, description="Kafka session timeout of the agents")
     worker_metrics_port: int = Field(0, ge=0, le=65535, description="Prometheus; 0: none")
 
+    # Media
+    media_lease_s: float = Field(15.0, ge=1, le=600, description="after a worker's end, its media are taken up again")
+    ffmpeg_program: str = Field("ffmpeg", description="name or path; not there: videos are not made smaller")
+    ocr_provider: Literal["tesseract", "openai", "documentai", "none"] = Field(
+        "tesseract", description="who reads scanned documents; tesseract not there: nobody"
+    )
+    tesseract_program: str = Field("tesseract", description="name or path")
+    draft_reader: Literal["local", "openai"] = Field("local", description="who makes drafts of certificates' text")
+    openai_api_key: str | None = Field(None, repr=False)
+    openai_api_base: str = Field("https://api.openai.com", description="OpenAI's API")
+    openai_model: str = Field("gpt-4.1-mini", description="must see pictures to be the OCR, and take JSON schemas")
+    documentai_processor: str | None = Field(
+        None,
+        pattern=r"^projects/[^/]+/locations/[^/]+/processors/[^/]+(/processorVersions/[^/]+)?$",
+        description="OCR processor of Document AI",
+    )
+    documentai_api_base: str | None = Field(None, description="unset: the endpoint of the processor's location")
+
     @field_validator("public_url")
     @classmethod
     def _web_address(cls, url: str) -> str:
@@ -164,6 +182,14 @@ class Settings(BaseSettings):
                 raise ValueError(
                     "set " + ", ".join(w.upper() for w in weak) + ": the built-in values are for development"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _readers_need_their_keys(self) -> Settings:
+        if "openai" in (self.ocr_provider, self.draft_reader) and not self.openai_api_key:
+            raise ValueError("set OPENAI_API_KEY: OCR_PROVIDER or DRAFT_READER is openai")
+        if self.ocr_provider == "documentai" and self.documentai_processor is None:
+            raise ValueError("set DOCUMENTAI_PROCESSOR: OCR_PROVIDER is documentai")
         return self
 
     @model_validator(mode="after")

@@ -308,6 +308,23 @@ class MediaDeleted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MediaProcessed:
+    """What can be derived from media is there, or cannot be had."""
+
+    event_id: UUID
+    occurred_at: datetime
+    actor: str
+    media_id: UUID
+    store_id: UUID
+    kind: str
+    status: str
+    object_names: list[str]
+    event_type: str = "media_processed"
+    version: int = 1
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MediaUploaded:
     """The object of a media row is there and is what was announced."""
 
@@ -540,6 +557,7 @@ RECORDS: dict[str, type[Record]] = {
     "license_expiring": LicenseExpiring,
     "license_status_changed": LicenseStatusChanged,
     "media_deleted": MediaDeleted,
+    "media_processed": MediaProcessed,
     "media_uploaded": MediaUploaded,
     "notification_requested": NotificationRequested,
     "order_assigned": OrderAssigned,

@@ -99,6 +99,7 @@ EVENTS: Final = {
         _event("product_changed", "catalog", "product_id"),
         _event("inventory_changed", "catalog", "product_id"),
         _event("media_uploaded", "media", "media_id"),
+        _event("media_processed", "media", "media_id"),
         _event("media_deleted", "media", "media_id"),
         _event("store_compliance_changed", "stores", "store_id"),
         _event("subscription_changed", "stores", "store_id"),

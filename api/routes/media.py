@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final
 from uuid import UUID
 
 import structlog
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import ValidationError
 
 from api.dependencies import Now, Process, StoreMember, Tx
@@ -42,6 +42,7 @@ async def _media_services(process: Process) -> MediaServices:
     return process.get(MediaServices)
 
 
+DerivedKind = Annotated[str, Query(max_length=40, description="one of the media's `derived` kinds")]
 Bucket = Annotated[MediaServices, Depends(_media_services)]
 
 
@@ -84,11 +85,16 @@ async def get_media(media_id: UUID, member: StoreMember, tx: Tx) -> Envelope[Med
 
 
 @router.get("/{media_id}/url")
-async def read_url(media_id: UUID, member: StoreMember, tx: Tx, bucket: Bucket) -> Envelope[MediaUrl]:
-    """A signed read of the original, good for half an hour at least. 409 while there is no content to show."""
+async def read_url(
+    media_id: UUID, member: StoreMember, tx: Tx, bucket: Bucket, derived: DerivedKind | None = None
+) -> Envelope[MediaUrl]:
+    """A signed read of the original, or of something derived, good for half an hour at least.
+
+    409 while there is no content to show, 404 for what was not derived.
+    """
     media = await reads.view(tx, media_id, store_id=member.store_id)
-    check_readable(media.status, "read")
-    signed = await bucket.read_urls.url(media.object_name)
+    check_readable(media.status, media.failure, "read")
+    signed = await bucket.read_urls.url(media.object_name if derived is None else media.derived_name(derived))
     return Envelope(data=MediaUrl(url=signed.url, expires_at=signed.expires_at))
 
 

@@ -22,6 +22,7 @@ from models.errors import Unavailable
 from models.media.rules import HEAD_BYTES, READ_TTL, UPLOAD_TTL, ObjectFacts, Removed
 
 DEADLINE_S: Final = 5.0  #: of one call, its retries included
+CONTENT_DEADLINE_S: Final = 30.0  #: of one that carries an object's content
 THREADS: Final = 8
 PAGE_OBJECTS: Final = 1000
 READ_URLS_KEPT: Final = 20_000
@@ -73,6 +74,12 @@ class ObjectStore(Protocol):
     async def facts(self, name: str) -> ObjectFacts | None:
         """None when there is no such object."""
 
+    async def read(self, name: str) -> bytes | None:
+        """An object's content; None when there is no such object."""
+
+    async def put(self, name: str, content: bytes, *, content_type: str) -> None:
+        """Make the object, or make it anew."""
+
     async def delete(self, name: str) -> bool:
         """False when there was none."""
 
@@ -95,6 +102,12 @@ class NoStore:
         raise Unavailable(NO_STORE)
 
     async def facts(self, name: str) -> ObjectFacts | None:
+        raise Unavailable(NO_STORE)
+
+    async def read(self, name: str) -> bytes | None:
+        raise Unavailable(NO_STORE)
+
+    async def put(self, name: str, content: bytes, *, content_type: str) -> None:
         raise Unavailable(NO_STORE)
 
     async def delete(self, name: str) -> bool:
@@ -153,6 +166,25 @@ class GcsStore:
             return ObjectFacts(blob.size or 0, blob.content_type or "", int(blob.generation), _head(blob))
 
         return await self._call(look, missing=None)
+
+    async def read(self, name: str) -> bytes | None:
+        """What the object holds now."""
+
+        def read() -> bytes | None:
+            return bytes(self._bucket.blob(name).download_as_bytes(timeout=CONTENT_DEADLINE_S, retry=_RETRY))
+
+        return await self._call(read, missing=None)
+
+    async def put(self, name: str, content: bytes, *, content_type: str) -> None:
+        """In one request: an object is there whole, or not."""
+
+        def put() -> bool:
+            blob = self._bucket.blob(name)
+            blob.upload_from_string(content, content_type=content_type, timeout=CONTENT_DEADLINE_S, retry=_RETRY)
+            return True
+
+        if not await self._call(put, missing=False):
+            raise Unavailable("there is no such bucket")
 
     async def delete(self, name: str) -> bool:
         """Delete whatever generation there is."""

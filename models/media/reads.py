@@ -13,7 +13,7 @@ from sqlalchemy import select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.errors import NotFound
-from models.media.rules import ORIGINAL, READABLE, EntityType, MediaKind, MediaStatus, ObjectName, Slot
+from models.media.rules import ORIGINAL, EntityType, MediaKind, MediaStatus, ObjectName, Slot, is_readable
 from models.media.tables import Media, MediaAttachment, MediaDeletion, MediaDerived
 
 K = TypeVar("K")
@@ -51,6 +51,12 @@ class MediaView:
     def object_name(self) -> str:
         """Of the original."""
         return str(ObjectName(self.store_id, self.id, ORIGINAL))
+
+    def derived_name(self, kind: str) -> str:
+        """The name of something derived; NotFound for what was not."""
+        if kind not in {made.kind for made in self.derived}:
+            raise NotFound("nothing of this kind was derived")
+        return str(ObjectName(self.store_id, self.id, kind))
 
 
 def original(media: Media) -> ObjectName:
@@ -159,7 +165,8 @@ async def urls(
 ) -> dict[UUID, str]:
     """A read URL of the (first) media in a slot of each of the entities; entities without any are left out."""
     found = await attachments(tx, entity_type=entity_type, entity_ids=entity_ids, slot=slot)
-    first = {entity_id: media[0] for entity_id, media in found.items() if media[0].status in READABLE}
+    firsts = {entity_id: media[0] for entity_id, media in found.items()}
+    first = {key: media for key, media in firsts.items() if is_readable(media.status, media.failure)}
     return await signer.urls({key: str(original(media)) for key, media in first.items()})
 
 

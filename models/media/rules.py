@@ -1,8 +1,12 @@
 """Media: kinds, what may be uploaded, the upload's lifecycle, and what an attachment means. Pure.
 
 Lifecycle: a row is `pending` until its object is there, then `uploaded`, or `failed` when the content is not what was
-announced; processing makes it `processing`, then `ready`. An attachment (media, entity, slot) is the only link between
-media and what uses it. Some attachments protect the media from deletion, the others are taken away by it.
+announced; processing makes it `processing`, then `ready`, or `failed` when a picture or a video cannot be processed.
+What is derived is an extra: media that passed the checks of their upload stay readable, unless they are a danger to
+those who read them, and a document that only people can read is `ready`.
+
+An attachment (media, entity, slot) is the only link between media and what uses it. Some attachments protect the media
+from deletion, the others are taken away by it.
 """
 
 from __future__ import annotations
@@ -45,9 +49,6 @@ class MediaStatus(StrEnum):
     FAILED = "failed"
 
 
-READABLE: Final = (MediaStatus.UPLOADED, MediaStatus.PROCESSING, MediaStatus.READY)
-
-
 class Step(StrEnum):
     """What moves the lifecycle on."""
 
@@ -74,10 +75,38 @@ def next_status(current: MediaStatus, step: Step) -> MediaStatus:
         raise StateConflict(current=current, action=step) from None
 
 
-def check_readable(status: MediaStatus, action: str) -> None:
-    """StateConflict unless there is content that passed its checks."""
-    if status not in READABLE:
+class Failure(StrEnum):
+    """Why media failed: the upload is not what was announced, or it could not be processed."""
+
+    SIZE = "size_mismatch"
+    TYPE = "type_mismatch"
+    CONTENT = "content_mismatch"
+    UNDECODABLE = "undecodable"  #: no decoder can make anything of it
+    PIXELS = "too_many_pixels"  #: whoever opens it may run out of memory
+    GAVE_UP = "gave_up"  #: it took too long or too much, again and again
+
+
+READABLE: Final = frozenset({MediaStatus.UPLOADED, MediaStatus.PROCESSING, MediaStatus.READY})
+HARMLESS: Final = frozenset({Failure.UNDECODABLE, Failure.GAVE_UP})  #: the upload's own checks were passed
+DOCUMENTS: Final = frozenset({MediaKind.LICENSE, MediaKind.COA})  #: made for people: text is an extra
+
+
+def is_readable(status: str, failure: str | None) -> bool:
+    """Whether there is content that passed its checks and may be shown."""
+    return status in READABLE or (status == MediaStatus.FAILED and failure in HARMLESS)
+
+
+def check_readable(status: MediaStatus, failure: str | None, action: str) -> None:
+    """StateConflict unless `is_readable`."""
+    if not is_readable(status, failure):
         raise StateConflict(current=status, action=action)
+
+
+def processed(kind: MediaKind, failure: Failure | None) -> tuple[MediaStatus, Failure | None]:
+    """What media that were `processing` become, and why if they failed."""
+    if failure is None or (kind in DOCUMENTS and failure in HARMLESS):
+        return next_status(MediaStatus.PROCESSING, Step.FINISH), None
+    return next_status(MediaStatus.PROCESSING, Step.FAIL), failure
 
 
 # -- content ----------------------------------------------------------------------------------------------------------
@@ -126,14 +155,6 @@ class ObjectFacts(NamedTuple):
     content_type: str
     generation: int
     head: bytes
-
-
-class Failure(StrEnum):
-    """Why an upload is not what was announced."""
-
-    SIZE = "size_mismatch"
-    TYPE = "type_mismatch"
-    CONTENT = "content_mismatch"
 
 
 def failure_of(facts: ObjectFacts, *, content_type: str, size_bytes: int) -> Failure | None:

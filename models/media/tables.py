@@ -50,6 +50,19 @@ class MediaDerived(Base):
     created_at: Mapped[datetime]
 
 
+class MediaJob(Base):
+    """Media that wait to be processed, or are: the row goes when that is done, or with the media."""
+
+    __tablename__ = "media_jobs"
+    __table_args__ = (Index(None, "due_at"),)
+
+    media_id: Mapped[UUID] = mapped_column(ForeignKey("media.id", ondelete="CASCADE"), primary_key=True)
+    claim: Mapped[UUID | None] = mapped_column(comment="of the worker that has it until due_at")
+    due_at: Mapped[datetime] = mapped_column(comment="by the wall clock; from here on anybody may claim it")
+    attempts: Mapped[int] = mapped_column(comment="that began; one that an outage ended does not count")
+    queued_at: Mapped[datetime]
+
+
 class MediaAttachment(Base):
     """What uses the media. Deleted by the entity that lets go of it, or with media that nothing protects."""
 

@@ -159,7 +159,7 @@ async def attach(
     if media is None:
         raise NotFound("there is no such media")
     rules.check_kind(rule, MediaKind(media.kind), field)
-    rules.check_readable(MediaStatus(media.status), "attach")
+    rules.check_readable(MediaStatus(media.status), media.failure, "attach")
     place = {"entity_type": entity_type, "entity_id": entity_id, "slot": slot, "position": position}
     row = insert(MediaAttachment).values(media_id=media_id, store_id=store_id, created_at=now, **place)
     done = await tx.execute(row.on_conflict_do_nothing().returning(MediaAttachment.media_id))
