@@ -84,6 +84,7 @@ class Ticker:
         """Fire what is due; whether there may be more."""
         partitions = sorted(self._bulk.owned())
         if not partitions:
+            self._show(Tally())
             return False
         began = time.monotonic()
         async with self._sessions() as tx:
@@ -104,9 +105,13 @@ class Ticker:
                 if timers is not None:
                     found += self._take(timers, now, BATCH_TIMERS - len(found))
                     pending.update(timers.pending)
+        self._show(pending)
+        return found
+
+    @staticmethod
+    def _show(pending: Tally[Kind]) -> None:
         for kind in COMMANDS:
             PENDING.labels(kind.name.lower()).set(pending[kind])
-        return found
 
     @staticmethod
     def _take(timers: Timers, now: datetime, limit: int) -> list[Owned]:

@@ -59,14 +59,20 @@ class OrderTtl:
     def __init__(self, *, sessions: SessionFactory) -> None:
         self._sessions = sessions
         self._unknown: set[bytes] = set()  #: orders that Postgres did not have when it was asked last
+        self._read: dict[tuple[int, int], Told | Letter] = {}  #: by partition and offset, until it is folded
 
     def open(self, partition: int, table: StateReader) -> Timers:
         """The partition's timers, all to be taken when due: some for the second time, which leads to nothing."""
+        self._read = {place: found for place, found in self._read.items() if place[0] != partition}
         return Timers(get=table.get, scan_range=table.scan_range)
 
     async def prepare(self, messages: Sequence[Any]) -> None:
         """Ask Postgres which of the orders there are."""
-        ids = {order_id for message in messages for order_id in _orders_in(message)}
+        ids: set[bytes] = set()
+        for message in messages:
+            told_here = self._read[message.partition, message.offset] = read(message)
+            if isinstance(told_here, Told):
+                ids.update(order_id for order_id, _ in told_here.orders)
         found = await patiently("known_orders", partial(self._known, ids))
         self._unknown = (self._unknown | ids) - found
 
@@ -101,7 +107,7 @@ class OrderTtl:
         return news, shown
 
     def _checked(self, message: Any) -> Told | Letter:
-        found = read(message)
+        found = self._read.pop((message.partition, message.offset), None) or read(message)
         if isinstance(found, Letter):
             return found
         if unknown := sorted(str(UUID(bytes=order_id)) for order_id, _ in found.orders if order_id in self._unknown):
@@ -140,8 +146,3 @@ def read(message: Any) -> Told | Letter:
         error = f"{record.event_type} does not belong on {ORDERS}"
         return letter_of(ORDER_TTL, message, "unexpected_type", error, record)
     return Told(told(record), record)
-
-
-def _orders_in(message: Any) -> list[bytes]:
-    found = read(message)
-    return [] if isinstance(found, Letter) else [order_id for order_id, _ in found.orders]

@@ -164,6 +164,12 @@ class WorkerProcess:
         assert self.process is not None
         self.process.send_signal(number)
 
+    def kill(self) -> None:
+        """End it as a crash does."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
     def stop(self) -> None:
         """End it, by force where it does not go."""
         if self.process is None or self.process.poll() is not None:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import signal
+import json
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
+from uuid import UUID
 
 import pytest
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from models.database import new_id
 from ops.settings import asyncpg_url
 from schemas.records import OrderNudged
 from streams.topics import ORDER_TTL, ORDERS
 from tests.ad_stream import WorkerProcess, eventually
-from tests.agent_site import Site, direct, rows, running_site
-from tests.api_driver import running
+from tests.agent_site import Site, direct, execute, rows, running_site
+from tests.api_driver import ok, running
 from tests.order_clock import HALF, TTL, Market
 from tests.order_driver import step
 from tests.relay_process import Relay
@@ -23,6 +24,7 @@ from tests.unit.test_timers import snapshot
 
 NEVER = {"ORDER_SWEEP_GRACE_S": "100000000"}  #: the sweep leaves all to the timers
 SECOND = timedelta(seconds=1)
+REASONS = ("undecodable", "unknown_order", "unknown_schema")  #: of dead letters
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +45,7 @@ def worker(site: Site, relay: Relay) -> Iterator[WorkerProcess]:
     worker = WorkerProcess(site.environment, site.root, arguments=("--agents", ORDER_TTL))
     worker.start()
     yield worker
-    worker.stop()
+    worker.kill()
 
 
 @pytest.fixture
@@ -144,9 +146,17 @@ async def test_an_order_that_is_past_its_end_when_the_worker_comes_back_expires_
     assert {event.actor for event in await market.events(known, missed)} == {ORDER_TTL}
 
 
-async def test_bad_records_become_dead_letters_and_nothing_else_is_lost(site: Site, market: Market) -> None:
-    start = await market.clock()
+@pytest.fixture
+async def engine(site: Site) -> AsyncIterator[AsyncEngine]:
     engine = create_async_engine(asyncpg_url(site.environment["DATABASE_URL"]))
+    yield engine
+    await engine.dispose()
+
+
+async def test_bad_records_become_dead_letters_and_nothing_else_is_lost(
+    site: Site, market: Market, engine: AsyncEngine
+) -> None:
+    start = await market.clock()
     stranger = snapshot(new_id())
     unknown = OrderNudged(
         event_id=new_id(), occurred_at=start, actor="test", checkout_group_id=stranger.checkout_group_id, order=stranger
@@ -158,19 +168,60 @@ async def test_bad_records_become_dead_letters_and_nothing_else_is_lost(site: Si
         await kafka.send(unknown)
 
     async def kept() -> object:
-        found = await rows(
-            engine, "SELECT reason, count(*) FROM dead_letters WHERE source = :me GROUP BY 1 ORDER BY 1", me=ORDER_TTL
-        )
-        return found == [("undecodable", 2), ("unknown_order", 1), ("unknown_schema", 1)] or found
+        found = await letters(engine)
+        return found == {reason: {("parked", 1, False)} for reason in REASONS} or found
 
     await eventually(kept)
-    await engine.dispose()
     order = await market.place(start)
+    await introduce(engine, order.id, stranger.order_id)
+    async with market.api.as_(market.admin) as client:
+        for (letter_id,) in await rows(engine, "SELECT id FROM dead_letters WHERE source = :me", me=ORDER_TTL):
+            ok(await client.post(f"/api/admin/ops/dead-letters/{letter_id}/replay"))
+
+    async def judged_again() -> object:
+        found = await letters(engine)
+        still_bad: dict[str, object] = {reason: {("parked", 2, False)} for reason in REASONS}
+        return found == still_bad | {"unknown_order": {("replayed", 1, True)}} or found
+
+    await eventually(judged_again)
     await market.move(start + TTL + SECOND)
 
     async def expired() -> object:
         found = await market.happened(order)
         return found == {("order_expired", order.id): 1} or found
+
+    await eventually(expired)
+
+
+async def letters(engine: AsyncEngine) -> dict[str, set[tuple[str, int, bool]]]:
+    """The agent's dead letters: reason → (status, attempts, whether a replay was dealt with)."""
+    sql = "SELECT reason, status, attempts, settled_at IS NOT NULL FROM dead_letters WHERE source = :me"
+    found: dict[str, set[tuple[str, int, bool]]] = {}
+    for reason, *rest in await rows(engine, sql, me=ORDER_TTL):
+        found.setdefault(reason, set()).add(tuple(rest))  # type: ignore[arg-type]
+    return found
+
+
+async def introduce(engine: AsyncEngine, order_id: str, stranger: UUID) -> None:
+    """Let there be an order of that id: another's copy, canceled."""
+    changes = {"id": str(stranger), "number": f"X-{stranger}", "checkout_group_id": str(stranger), "status": "canceled"}
+    await execute(
+        engine,
+        "INSERT INTO orders SELECT (jsonb_populate_record(o, CAST(:changes AS jsonb))).* FROM orders o WHERE id = :id",
+        changes=json.dumps(changes),
+        id=UUID(order_id),
+    )
+
+
+async def test_an_order_that_cannot_expire_holds_up_no_other(market: Market, engine: AsyncEngine) -> None:
+    start = await market.clock()
+    broken, sound = await market.place(start), await market.place(start)
+    await execute(engine, "DELETE FROM payment_intents WHERE order_id = :id", id=UUID(broken.id))
+    await market.move(start + TTL + SECOND)
+
+    async def expired() -> object:
+        found = await market.happened(broken, sound)
+        return found == {("order_expired", sound.id): 1} or found
 
     await eventually(expired)
 
@@ -196,9 +247,7 @@ class Skewed:
     def kill_one(self) -> None:
         worker = self.workers[self.killed % 2]
         self.killed += 1
-        worker.signal(signal.SIGKILL)
-        assert worker.process is not None
-        worker.process.wait()
+        worker.kill()
         worker.start()
 
     def stop(self) -> None:
