@@ -22,6 +22,7 @@ from api.errors import MEDIA_TYPE, problem_body, problem_headers
 from api.metrics import RequestMetrics
 from models.errors import (
     FieldError,
+    NotFound,
     PackstreamError,
     PayloadTooLarge,
     Unavailable,
@@ -119,6 +120,8 @@ class Edge:
         exchange.request_id = request_id
         scope["request_id"] = request_id.decode()
         logged_request_id.set(scope["request_id"])
+        if "\0" in scope["path"]:
+            raise NotFound
         if self._rules.test_clock and b"x-now" in frame:
             scope["now"] = _read_now(frame[b"x-now"])
         if scope["method"] in ("GET", "HEAD"):

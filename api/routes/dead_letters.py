@@ -16,7 +16,7 @@ from models import dead_letter_commands as commands
 from models.dead_letter_commands import ReplayOutcome
 from models.dead_letters import DeadLetter, DeadLetterStatus
 from models.errors import Conflict, StateConflict
-from schemas.http.common import Line
+from schemas.http.common import Asked
 from schemas.http.ops import DeadLetterOut, DeadLetterState, Discard
 
 LIST: Final = "dead_letters"
@@ -31,9 +31,9 @@ async def list_letters(
     tx: Tx,
     page: Paged,
     status: DeadLetterState | None = None,
-    source: Annotated[Line | None, Query()] = None,
-    topic: Annotated[Line | None, Query()] = None,
-    key: Annotated[Line | None, Query()] = None,
+    source: Annotated[Asked | None, Query()] = None,
+    topic: Annotated[Asked | None, Query()] = None,
+    key: Annotated[Asked | None, Query()] = None,
 ) -> ListEnvelope[DeadLetterOut]:
     """Newest first."""
     letters = await commands.list_letters(

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
-from schemas.http.common import Body, Id, Name, Prose, Shape, Time, refuse_nul
+from schemas.http.common import Body, Id, Name, Prose, Shape, Time, without_nul
 
 PRICE_CENTS_MAX: Final = 100_000_000  #: a million dollars a unit
 QTY_MAX: Final = 1_000_000
@@ -34,15 +34,10 @@ Gallery = Annotated[list[Id], Field(max_length=GALLERY_MAX, description="in the 
 PriceBound = Annotated[int, Field(ge=0, le=10**12)]
 
 
-def _storable(text: str) -> str:
-    refuse_nul(text)
-    return text
-
-
 Words = Annotated[
     str,
     StringConstraints(strip_whitespace=True, max_length=200),
-    AfterValidator(_storable),
+    AfterValidator(without_nul),
     Field(description='words of title and description; "a phrase", -without, or'),
 ]
 

@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
 RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:[Zz]|[+-]\d\d:\d\d)")
 DAY = re.compile(r"\d{4}-\d\d-\d\d")
@@ -49,6 +49,12 @@ def refuse_nul(value: Any, depth: int = 0) -> None:
             refuse_nul(item, depth + 1)
 
 
+def without_nul(text: str) -> str:
+    """The text; ValueError for one that Postgres cannot look for."""
+    refuse_nul(text)
+    return text
+
+
 class Body(BaseModel):
     """Base of request bodies: JSON types are not coerced ("5" and true are no integers), unknown fields refused."""
 
@@ -72,6 +78,7 @@ Time = Annotated[datetime, BeforeValidator(parse_time, json_schema_input_type=st
 Day = Annotated[date, BeforeValidator(parse_day, json_schema_input_type=date), Field(strict=False)]
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
 Line = Annotated[str, StringConstraints(strip_whitespace=True, max_length=200)]
+Asked = Annotated[Line, AfterValidator(without_nul)]  #: text in a query, which no Body looks through
 Prose = Annotated[str, StringConstraints(strip_whitespace=True, max_length=4000)]
 
 
