@@ -11,8 +11,20 @@ from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 
 import orjson
-from sqlalchemy import Index, LargeBinary, SmallInteger, Text, delete, func, select, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import (
+    BigInteger,
+    DateTime,
+    Index,
+    LargeBinary,
+    SmallInteger,
+    Text,
+    bindparam,
+    delete,
+    func,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -75,16 +87,32 @@ async def begin(tx: AsyncSession, use: Use, payload: bytes, *, wall: datetime) -
 
     Raises IdempotencyInProgress while another transaction has the key, IdempotencyKeyReused for another payload.
     """
+    new = {**use._asdict(), "fingerprint": payload, "created_at": wall, "lock": use.lock}
+    if await tx.scalar(_CLAIM, new):
+        return None
     if not await tx.scalar(select(func.pg_try_advisory_xact_lock(use.lock))):
         raise IdempotencyInProgress
     row = await tx.get(IdempotencyKey, tuple(use))
-    if row is None:
-        await tx.execute(insert(IdempotencyKey).values(**use._asdict(), fingerprint=payload, created_at=wall))
+    if row is None:  # whoever had the lock has let it go meanwhile, and has kept nothing
+        await tx.scalar(_CLAIM, new)
         return None
     if row.fingerprint != payload:
         raise IdempotencyKeyReused
     assert row.status is not None, "a key commits with its answer"
     return Answer(row.status, row.media_type or "", row.body or b"")
+
+
+_CLAIM: Final = text(
+    "INSERT INTO idempotency_keys (scope, method, path, key, fingerprint, created_at)"
+    " SELECT :scope, :method, :path, :key, :fingerprint, :created_at WHERE pg_try_advisory_xact_lock(:lock)"
+    " ON CONFLICT DO NOTHING RETURNING true"
+).bindparams(
+    bindparam("fingerprint", type_=LargeBinary()),
+    bindparam("created_at", type_=DateTime(timezone=True)),
+    bindparam("lock", type_=BigInteger()),
+    *(bindparam(name, type_=Text()) for name in Use._fields),
+)
+"""The key, unless somebody else has its lock or it is there already: for most requests all that there is to do."""
 
 
 async def keep(tx: AsyncSession, use: Use, answer: Answer) -> None:

@@ -164,6 +164,14 @@ async def append(
     await tx.execute(_INSERT, [row])
 
 
+async def append_all(tx: AsyncSession | AsyncConnection, records: Sequence[Record]) -> None:
+    """As `append` of each in turn, in two statements. Whoever else locks several of the aggregates does so in this
+    order."""
+    rows = [_row(record) for record in records]
+    await tx.execute(_LOCK, {"keys": [lock_key(row["aggregatetype"], row["aggregateid"]) for row in rows]})
+    await tx.execute(_INSERT, rows)
+
+
 async def append_locked(tx: AsyncSession | AsyncConnection, records: Iterable[Record]) -> None:
     """Publish `records` as `append` does, for a caller that holds the locks of all their aggregates already."""
     rows = [_row(record) for record in records]

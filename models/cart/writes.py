@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Insert, delete, insert, text, update
+from sqlalchemy import Insert, Uuid, bindparam, insert, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm.attributes import set_committed_value
 
-from models.cart import attribution, reads, rules
+from models.cart import attribution, rules
 from models.cart.attribution import Dropped, Kept, TokenRules
 from models.cart.rules import (
     CURRENCY,
@@ -31,7 +32,6 @@ from models.cart.tables import CartItem, CartRecord, CartVendorGroup
 from models.catalog import reads as catalog
 from models.catalog.reads import QuoteProduct
 from models.database import new_id
-from models.stores import reads as stores
 from schemas.http.cart import NewQuote
 
 
@@ -56,21 +56,32 @@ async def quote(tx: AsyncSession, body: NewQuote, terms: QuoteTerms, *, buyer_st
     Quotes of a store come one after the other (each holds the cart's row), and each is whole. The number of statements
     does not depend on the number of items.
     """
-    cart_id = await _hold(tx, buyer_store_id, now)
+    cart_id, created_at = await _hold(tx, buyer_store_id, now)
     wanted = [Wanted(item.product_id, item.quantity) for item in body.items]
     asked = [AskedPromo(promo.vendor_store_id, promo.code) for promo in body.promos]
     priced = await _price(tx, wanted, asked, buyer_store_id=buyer_store_id, now=now)
     kept, dropped = attribution.select(body.attribution_tokens, terms.tokens, buyer_store_id=buyer_store_id, now=now)
-    for table in (CartItem, CartVendorGroup):
-        await tx.execute(delete(table).where(table.cart_id == cart_id))
+    await tx.execute(_EMPTY, {"cart_id": cart_id})
     header = _header(priced, asked, kept) | {"valid_until": now + timedelta(seconds=terms.ttl_s), "updated_at": now}
     await tx.execute(update(CartRecord).where(CartRecord.id == cart_id).values(**header))
     keys = {"cart_id": cart_id, "buyer_store_id": buyer_store_id}
-    await tx.execute(_insert(CartItem), [keys | _item(place, line) for place, line in enumerate(priced.lines)])
-    if priced.groups:
-        rows = [keys | _group(place, group) for place, group in enumerate(priced.groups)]
-        await tx.execute(_insert(CartVendorGroup), rows)
-    return Quoted(await reads.cart(tx, cart_id, buyer_store_id=buyer_store_id), dropped)
+    items = [keys | _item(place, line) for place, line in enumerate(priced.lines)]
+    await tx.execute(_insert(CartItem), items)
+    groups = [keys | _group(place, group) for place, group in enumerate(priced.groups)]
+    if groups:
+        await tx.execute(_insert(CartVendorGroup), groups)
+    record = header | {"id": cart_id, "buyer_store_id": buyer_store_id, "created_at": created_at}
+    return Quoted(_written(record, items, groups), dropped)
+
+
+def _written(
+    record: Mapping[str, Any], items: Iterable[Mapping[str, Any]], groups: Iterable[Mapping[str, Any]]
+) -> CartRecord:
+    """The rows as a cart with its lines and groups, as a query would give it; no part of the session."""
+    cart = CartRecord(status=CartStatus.ACTIVE, currency=CURRENCY, **record)
+    set_committed_value(cart, "items", [CartItem(**row) for row in items])
+    set_committed_value(cart, "vendor_groups", [CartVendorGroup(**row) for row in groups])
+    return cart
 
 
 async def convert(
@@ -99,8 +110,8 @@ async def convert(
     await tx.flush()
 
 
-async def _hold(tx: AsyncSession, buyer_store_id: UUID, now: datetime) -> UUID:
-    """The id of the store's active cart, whose row is locked until the transaction ends; it is made if need be.
+async def _hold(tx: AsyncSession, buyer_store_id: UUID, now: datetime) -> tuple[UUID, datetime]:
+    """The store's active cart and when it was made; it is locked until the transaction ends, and made if need be.
 
     In one statement, so that two first quotes cannot both make one, and a cart that is converted meanwhile is not
     taken for an active one.
@@ -122,16 +133,15 @@ async def _hold(tx: AsyncSession, buyer_store_id: UUID, now: datetime) -> UUID:
         index_where=text("status = 'active'"),
         set_={"updated_at": statement.excluded.updated_at},
     )
-    found = await tx.execute(statement.returning(CartRecord.id))
-    return found.scalar_one()
+    cart_id, created_at = (await tx.execute(statement.returning(CartRecord.id, CartRecord.created_at))).one()
+    return cart_id, created_at
 
 
 async def _price(
     tx: AsyncSession, wanted: Sequence[Wanted], asked: Sequence[AskedPromo], *, buyer_store_id: UUID, now: datetime
 ) -> Quote:
     """Today's prices, stock and promos applied to what is wanted."""
-    standing = (await stores.standings(tx, [buyer_store_id]))[buyer_store_id]
-    found = await catalog.for_quote(tx, [one.product_id for one in wanted], buyer_state=standing.state)
+    found = await catalog.for_quote(tx, [one.product_id for one in wanted], buyer_store_id=buyer_store_id)
     promos = await catalog.promos_for(tx, asked, now=now)
     return rules.price_cart(
         wanted,
@@ -155,6 +165,12 @@ def _product(found: QuoteProduct) -> Product:
         offered=found.offered,
         vendor_may_sell=found.vendor_eligible,
     )
+
+
+_EMPTY: Final = text(
+    "WITH items AS (DELETE FROM cart_items WHERE cart_id = :cart_id)"
+    " DELETE FROM cart_vendor_groups WHERE cart_id = :cart_id"
+).bindparams(bindparam("cart_id", type_=Uuid()))
 
 
 def _insert(table: type[CartItem | CartVendorGroup]) -> Insert:

@@ -10,7 +10,22 @@ from datetime import datetime
 from typing import Any, Final, NamedTuple, TypeVar
 from uuid import UUID
 
-from sqlalchemy import ARRAY, ColumnElement, Row, Select, Text, Uuid, any_, bindparam, func, select, text, tuple_
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    Row,
+    Select,
+    Text,
+    Uuid,
+    any_,
+    bindparam,
+    column,
+    func,
+    select,
+    text,
+    tuple_,
+)
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.catalog.rules import DiscountType, PromoType, Sort, VolumeDiscount, fold_code, in_force
@@ -230,9 +245,13 @@ class QuotePromo(NamedTuple):
     value: int
 
 
-_FOR_QUOTE: Final = text("SELECT * FROM products_for_quote(:product_ids)").bindparams(
-    bindparam("product_ids", type_=ARRAY(Uuid()))
+_FOUND: Final = func.products_for_quote(bindparam("product_ids", type_=ARRAY(Uuid()))).table_valued(
+    *(column(name) for name in ("id", "store_id", "title", "category", "unit", "price_cents", "moq", "max_qty")),
+    column("volume_discounts", JSONB()),
+    *(column(name) for name in ("active", "deleted", "vendor_may_sell", "vendor_state", "available_qty")),
 )
+_BUYER_STATE: Final = stores.state_of(bindparam("buyer_store_id", type_=Uuid())).label("buyer_state")
+_FOR_QUOTE: Final[Select[Any]] = select(_FOUND, _BUYER_STATE)
 _PROMOS: Final = text("SELECT * FROM promos_by_code(:store_ids, :codes)").bindparams(
     bindparam("store_ids", type_=ARRAY(Uuid())), bindparam("codes", type_=ARRAY(Text()))
 )
@@ -242,14 +261,14 @@ _AVAILABLE: Final = text("SELECT * FROM available_qty(:product_ids)").bindparams
 
 
 async def for_quote(
-    tx: AsyncSession, product_ids: Collection[UUID], *, buyer_state: str
+    tx: AsyncSession, product_ids: Collection[UUID], *, buyer_store_id: UUID
 ) -> Mapping[UUID, QuoteProduct]:
     """Those of the products that exist (deleted ones too), of whatever store, in one query."""
-    rows = await tx.execute(_FOR_QUOTE, {"product_ids": list(product_ids)})
-    return {row.id: _quote_product(row, buyer_state) for row in rows}
+    rows = await tx.execute(_FOR_QUOTE, {"product_ids": list(product_ids), "buyer_store_id": buyer_store_id})
+    return {row.id: _quote_product(row) for row in rows}
 
 
-def _quote_product(row: Row[Any], buyer_state: str) -> QuoteProduct:
+def _quote_product(row: Row[Any]) -> QuoteProduct:
     return QuoteProduct(
         id=row.id,
         store_id=row.store_id,
@@ -263,7 +282,7 @@ def _quote_product(row: Row[Any], buyer_state: str) -> QuoteProduct:
         active=row.active,
         deleted=row.deleted,
         vendor_eligible=row.vendor_may_sell,
-        in_state=row.vendor_state == buyer_state,
+        in_state=row.vendor_state == row.buyer_state,
         available_qty=row.available_qty,
     )
 

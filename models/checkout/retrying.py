@@ -29,7 +29,6 @@ from models.orders.rules import (
     next_status,
 )
 from models.orders.telling import about, tell, to_vendor
-from models.stores import reads as stores
 from schemas.records import OrderRetried
 
 
@@ -71,9 +70,8 @@ async def retry(
 
 async def _hold_stock(tx: AsyncSession, expired: Order) -> Failures:
     """Reserve the lines that can be had; the others, and why."""
-    buyer = (await stores.standings(tx, [expired.buyer_store_id]))[expired.buyer_store_id]
     wanted = {line.product_id: line.quantity for line in expired.line_items}
-    offers = await catalog.for_quote(tx, list(wanted), buyer_state=buyer.state)
+    offers = await catalog.for_quote(tx, list(wanted), buyer_store_id=expired.buyer_store_id)
     if not all(offer.vendor_eligible for offer in offers.values()):
         raise VendorNotEligible("the vendor may not sell at present")
     gone = {id_ for id_ in wanted if id_ not in offers or not offers[id_].offered}

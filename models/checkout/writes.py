@@ -31,7 +31,6 @@ from models.orders import placing
 from models.orders.placing import NewLine, NewOrder, Terms
 from models.orders.rules import PaymentMethod, RejectionReason, Totals, deadlines
 from models.orders.snapshots import snapshot
-from models.stores import reads as stores
 from schemas.http.orders import NewCheckout
 from schemas.records import CheckoutConverted
 
@@ -84,8 +83,8 @@ async def check_out(
 
 async def _hold_stock(tx: AsyncSession, cart: CartRecord) -> Failures:
     """Reserve what can be ordered now; the lines that cannot, and why."""
-    buyer = (await stores.standings(tx, [cart.buyer_store_id]))[cart.buyer_store_id]
-    offers = await catalog.for_quote(tx, [line.product_id for line in cart.items], buyer_state=buyer.state)
+    wanted = [line.product_id for line in cart.items]
+    offers = await catalog.for_quote(tx, wanted, buyer_store_id=cart.buyer_store_id)
     failures = rules.verify(cart.items, offers)
     short = await stock.reserve(tx, rules.demand(cart.items, failures))
     return failures | dict.fromkeys(short, RejectionReason.INSUFFICIENT_STOCK)
@@ -166,14 +165,12 @@ async def _publish(tx: AsyncSession, done: Checkout, *, actor: str, now: datetim
         total_cents=done.total_cents,
         orders=[snapshot(order) for order in done.vendor_orders],
     )
-    await outbox.append(tx, event)
     values = {
         "checkout_group_id": str(done.checkout_group_id),
         "orders": str(len(done.vendor_orders)),
         "total": dollars(done.total_cents),
     }
-    await notifications.request(
-        tx,
+    notice = notifications.requested(
         store_id=done.cart.buyer_store_id,
         kind=NotificationKind.CHECKOUT,
         subject_id=done.checkout_group_id,
@@ -181,3 +178,4 @@ async def _publish(tx: AsyncSession, done: Checkout, *, actor: str, now: datetim
         actor=actor,
         now=now,
     )
+    await outbox.append_all(tx, [event, notice])

@@ -33,17 +33,28 @@ async def request(
     now: datetime,
 ) -> None:
     """Let a store hear of something, once the caller's transaction has committed."""
-    await outbox.append(
-        tx,
-        NotificationRequested(
-            event_id=new_id(),
-            occurred_at=now,
-            actor=actor,
-            store_id=store_id,
-            kind=kind,
-            subject_id=subject_id,
-            values=dict(values),
-        ),
+    event = requested(store_id=store_id, kind=kind, subject_id=subject_id, values=values, actor=actor, now=now)
+    await outbox.append(tx, event)
+
+
+def requested(
+    *,
+    store_id: UUID,
+    kind: NotificationKind,
+    subject_id: UUID | None,
+    values: Mapping[str, str],
+    actor: str,
+    now: datetime,
+) -> NotificationRequested:
+    """The event of `request`, for who appends it beside others."""
+    return NotificationRequested(
+        event_id=new_id(),
+        occurred_at=now,
+        actor=actor,
+        store_id=store_id,
+        kind=kind,
+        subject_id=subject_id,
+        values=dict(values),
     )
 
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Insert, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm.attributes import set_committed_value
 
 from models.database import new_id
-from models.orders import reads
 from models.orders.rules import (
     IntentStatus,
     LineStatus,
@@ -75,7 +75,8 @@ class Terms:
 
 
 async def place(tx: AsyncSession, terms: Terms, wanted: Sequence[NewOrder]) -> Sequence[Order]:
-    """Place the orders, each pending with an unpaid intent of its total; they are returned as they were written.
+    """Place the orders, each pending with an unpaid intent of its total; they are returned as they were written, to be
+    read: they are not the session's.
 
     The caller has reserved the stock of their lines, and appends the event.
     """
@@ -84,9 +85,26 @@ async def place(tx: AsyncSession, terms: Terms, wanted: Sequence[NewOrder]) -> S
     numbered = list(zip(ids, wanted, strict=True))
     orders = [_order(id_, serial, one, terms) for (id_, one), serial in zip(numbered, serials, strict=True)]
     await tx.execute(_insert(Order), orders)
-    await tx.execute(_insert(OrderLineItem), [row for id_, one in numbered for row in _lines(id_, one, terms)])
-    await tx.execute(_insert(PaymentIntent), [_intent(id_, one, terms) for id_, one in numbered])
-    return await reads.group(tx, terms.checkout_group_id)
+    lines = [row for id_, one in numbered for row in _lines(id_, one, terms)]
+    await tx.execute(_insert(OrderLineItem), lines)
+    intents = [_intent(id_, one, terms) for id_, one in numbered]
+    await tx.execute(_insert(PaymentIntent), intents)
+    return _written(orders, lines, intents)
+
+
+def _written(
+    orders: Iterable[Mapping[str, Any]], lines: Iterable[Mapping[str, Any]], intents: Iterable[Mapping[str, Any]]
+) -> Sequence[Order]:
+    """The rows as orders with lines and intents, as a query would give them; no part of the session."""
+    by_id = {row["id"]: Order(**row) for row in orders}
+    of_order: dict[UUID, list[OrderLineItem]] = {order_id: [] for order_id in by_id}
+    for row in lines:
+        of_order[row["order_id"]].append(OrderLineItem(**row))
+    for row in intents:
+        set_committed_value(by_id[row["order_id"]], "payment_intent", PaymentIntent(**row))
+    for order_id, order in by_id.items():
+        set_committed_value(order, "line_items", of_order[order_id])
+    return list(by_id.values())
 
 
 async def _serials(tx: AsyncSession, count: int) -> Sequence[int]:
@@ -98,8 +116,13 @@ def _insert(table: type[Order | OrderLineItem | PaymentIntent]) -> Insert:
     return insert(table).execution_options(render_nulls=True)
 
 
+def _columns(of: Terms | NewLine) -> dict[str, Any]:
+    """Its fields; what is in them is not copied."""
+    return {field.name: getattr(of, field.name) for field in fields(of)}
+
+
 def _order(order_id: UUID, serial: int, wanted: NewOrder, terms: Terms) -> dict[str, Any]:
-    return asdict(terms) | {
+    return _columns(terms) | {
         "id": order_id,
         "number": order_number(terms.created_at, serial),
         "vendor_store_id": wanted.vendor_store_id,
@@ -121,7 +144,7 @@ def _lines(order_id: UUID, wanted: NewOrder, terms: Terms) -> Sequence[Mapping[s
 
 def _line(line: NewLine, place: int, order_id: UUID, vendor_store_id: UUID, terms: Terms) -> dict[str, Any]:
     rejected = line.rejection_reason is not None
-    return asdict(line) | {
+    return _columns(line) | {
         "id": new_id(),
         "order_id": order_id,
         "buyer_store_id": terms.buyer_store_id,

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ARRAY, ColumnElement, Uuid, func, select
+from sqlalchemy import ARRAY, BindParameter, ColumnElement, ScalarSelect, Uuid, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.errors import NotFound
@@ -50,6 +50,11 @@ async def standings(tx: AsyncSession, store_ids: Collection[UUID]) -> dict[UUID,
     may_sell = func.store_may_sell(Store.kyc_status, Store.subscription_active)
     rows = await tx.execute(select(Store.id, Store.state, may_sell).where(Store.id.in_(store_ids)))
     return {store_id: Standing(state, sells) for store_id, state, sells in rows}
+
+
+def state_of(store_id: BindParameter[UUID]) -> ScalarSelect[str]:
+    """As a value in a query: where the store is."""
+    return select(Store.state).where(Store.id == store_id).scalar_subquery()
 
 
 def selling_to(store_id: UUID) -> ColumnElement[Sequence[UUID]]:
