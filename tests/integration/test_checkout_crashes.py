@@ -2,68 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from contextvars import ContextVar
 from itertools import count
-from typing import Any
 
 import pytest
-from sqlalchemy import event
-from sqlalchemy.orm import Session
-from structlog.testing import capture_logs
 
 from tests.api_driver import Api, Person, ok
 from tests.cart_shop import open_shop, quote, stock
 from tests.checkout_driver import check_out, left, post, reserved
+from tests.crashes import COMMIT, COMMITTED, steps
 
 WHOLE = {"orders": 2, "order_line_items": 2, "payment_intents": 2, "converted": 1, "events": 2}
-COMMIT, COMMITTED = "COMMIT", "committed"
-ON_CONNECTION = ("savepoint", "release_savepoint", "commit")
-
-
-class Crash(Exception):
-    """Nothing that the application knows."""
-
-
-in_a_checkout: ContextVar[bool] = ContextVar("in_a_checkout", default=False)
-
-
-@contextmanager
-def steps(api: Api, seen: list[str], *, crash_at: int | None = None) -> Iterator[None]:
-    """Note the block's own steps in `seen`, not those of tasks beside it; before that of this number, crash.
-
-    Steps are what the request waits for: its statements, savepoints and the commit; the last one, `COMMITTED`, is all
-    between the commit and the answer.
-    """
-
-    def step(name: str) -> None:
-        if not in_a_checkout.get() or seen[-1:] == ["crash"]:
-            return
-        if len(seen) == crash_at:
-            seen.append("crash")
-            raise Crash
-        seen.append(name)
-
-    def after_commit(session: Session) -> None:
-        if not session.in_nested_transaction():
-            step(COMMITTED)
-
-    engine = api.services.engine.sync_engine
-    listeners: list[tuple[Any, str, Any]] = [
-        (engine, "before_cursor_execute", lambda *args: step(args[2])),
-        (engine, "savepoint", lambda *_: step("SAVEPOINT")),
-        (engine, "release_savepoint", lambda *_: step("RELEASE")),
-        (engine, "commit", lambda *_: step(COMMIT)),
-        (Session, "after_commit", after_commit),
-    ]
-    with ExitStack() as stack:
-        for target, name, listener in listeners:
-            event.listen(target, name, listener)
-            stack.callback(event.remove, target, name, listener)
-        stack.enter_context(capture_logs())  # to write out a traceback takes longer than a checkout
-        stack.callback(in_a_checkout.reset, in_a_checkout.set(True))
-        yield
 
 
 @pytest.fixture
