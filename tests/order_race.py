@@ -53,15 +53,19 @@ class Arena:
     gone: int = 0  #: orders that were picked up
     ends: Counter[str] = field(default_factory=Counter)
 
-    async def order(self) -> Placed:
-        cart = await quote(self.api, self.buyer, (self.products[0], FIRST), (self.products[1], SECOND))
-        order = (await check_out(self.api, self.buyer, cart))["vendor_orders"][0]
-        return Placed(self.buyer, self.vendor, self.products, order)
+    async def order(self, buyer: Person | None = None, *, turned: bool = False) -> Placed:
+        """An order of both products; `turned`: the second one first."""
+        buyer = buyer or self.buyer
+        wanted = [(self.products[0], FIRST), (self.products[1], SECOND)]
+        cart = await quote(self.api, buyer, *(wanted[::-1] if turned else wanted))
+        order = (await check_out(self.api, buyer, cart))["vendor_orders"][0]
+        return Placed(buyer, self.vendor, self.products, order)
 
-    async def expire(self, one: Placed) -> bool:
-        """What the timer does when the deadline has passed; whether it was in time."""
+    async def expire(self, *orders: Placed) -> int:
+        """What the timer does when the deadlines have passed; how many of the orders it was in time for."""
         async with self.sessions.begin() as tx:
-            return UUID(one.id) in (await expiring.expire(tx, [UUID(one.id)], actor="clock", now=LATE)).done
+            ids = [UUID(one.id) for one in orders]
+            return len((await expiring.expire(tx, ids, actor="clock", now=LATE)).done)
 
 
 async def arena(api: Api, sessions: SessionFactory) -> Arena:
@@ -76,7 +80,7 @@ class Round:
     def __init__(self, ring: Arena, one: Placed, chance: Random) -> None:
         self.ring, self.one, self.chance = ring, one, chance
         self.answers: dict[str, list[httpx.Response]] = {}
-        self.expired: list[bool] = []
+        self.expired: list[int] = []
 
     async def run(self) -> None:
         last_s = self.chance.choice((0.0, 0.05, 0.4))
