@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -10,6 +11,7 @@ from uuid import UUID
 import httpx
 
 from models.database import new_id
+from models.notifications.rules import NotificationKind, text_of
 from schemas.codec import decode
 from tests.ads_driver import at, execute
 from tests.api_driver import Api, Person, ok
@@ -117,7 +119,7 @@ async def told(api: Api, order: dict[str, Any]) -> list[Any]:
 
 
 async def notices(api: Api, order: dict[str, Any]) -> list[tuple[str, str]]:
-    """Which stores are to hear of what about an order: (store, kind), in order."""
+    """Which stores are to hear of what about an order: (store, kind), in order. Each text has all its values."""
     stores = [order["buyer_store_id"], order["vendor_store_id"]]
     rows = await execute(
         api,
@@ -126,7 +128,10 @@ async def notices(api: Api, order: dict[str, Any]) -> list[tuple[str, str]]:
         stores=stores,
     )
     events: list[Any] = [decode(row.payload) for row in rows]
-    return [(str(one.store_id), one.kind) for one in events if str(one.subject_id) == order["id"]]
+    about = [one for one in events if str(one.subject_id) == order["id"]]
+    for one in about:
+        assert not re.search(r"\$[a-z]", " ".join(text_of(NotificationKind(one.kind), one.values))), one
+    return [(str(one.store_id), one.kind) for one in about]
 
 
 def new_key() -> str:

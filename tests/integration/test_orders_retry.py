@@ -6,11 +6,13 @@ import asyncio
 from datetime import timedelta
 from uuid import UUID
 
+from models.orders import expiring
 from tests.ads_driver import execute, make_eligible
 from tests.api_driver import Api, created, fields, ok, problem
 from tests.cart_shop import NOON, open_shop, promise, quote, set_product, stock
 from tests.checkout_driver import SHIPPING, check_out, look, reserved
-from tests.order_driver import Placed, ask, new_key, notices, placed, put, told
+from tests.media_bucket import as_owner
+from tests.order_driver import Placed, ask, new_key, notices, placed, told
 
 TOMORROW = NOON + timedelta(days=1, hours=1)
 SAME = (
@@ -20,14 +22,10 @@ SAME = (
 
 
 async def expire(api: Api, one: Placed) -> None:
-    """Let the order be expired, as the clock does it: what it holds is given back."""
-    await put(api, one.id, "expired")
-    await execute(
-        api,
-        "UPDATE inventory i SET reserved = reserved - l.quantity FROM order_line_items l"
-        " WHERE l.order_id = :id AND l.status <> 'rejected' AND i.product_id = l.product_id",
-        id=UUID(one.id),
-    )
+    """What the timer does when the order's deadline has passed."""
+    async with as_owner(api) as tx:
+        done = (await expiring.expire(tx, [UUID(one.id)], actor="order_ttl", now=TOMORROW)).done
+    assert UUID(one.id) in done
 
 
 async def test_a_retry_is_a_new_order_of_the_same_things_at_the_same_prices(api: Api) -> None:
