@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from datetime import date
 
 from models.ads.rules import Placement
+from ops.demo.billing import Billing, check_billing
 from ops.demo.books import (
     GATE_CLOSED,
     Books,
@@ -44,6 +45,7 @@ class Evidence:
     baskets: Sequence[Basket]
     receipts: Receipts
     orders: OrderBook
+    billing: Billing
 
 
 @dataclass(slots=True)
@@ -83,9 +85,15 @@ def audit(evidence: Evidence) -> list[Difference]:
         *stored.leftovers,
         *check_sales(evidence.baskets, evidence.receipts, stored.sales),
         *check_orders(evidence.orders, stored.orders, evidence.receipts.shelves),
+        *check_billing(evidence.billing, evidence.vendors, stored.charges, _cleared(evidence.reconciled)),
         *check_licenses(evidence.licenses, stored.licenses, stored.verified, evidence.vendors),
         *(difference for one in evidence.reconciled for difference in check_reconciliation(books, one)),
     ]
+
+
+def _cleared(reconciled: Iterable[Reconciliation]) -> list[date]:
+    """The days whose charges may be billed."""
+    return [date.fromisoformat(one.day) for one in reconciled if one.ok and one.closed]
 
 
 def check_reconciliation(books: Books, one: Reconciliation) -> list[Difference]:

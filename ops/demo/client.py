@@ -15,6 +15,8 @@ ATTEMPTS: Final = 6
 RETRY_S: Final = 0.2  #: before the second attempt; doubles
 UPLOADED_POLL_S: Final = 0.1
 UPLOADED_WITHIN_S: Final = 30.0  #: an upload is known to the API, by the storage's own news
+SUBSCRIBED_POLL_S: Final = 0.1
+SUBSCRIBED_WITHIN_S: Final = 30.0  #: a subscription is active, by Stripe's own news
 TIMEOUT_S: Final = 30.0
 TRY_AGAIN: Final = (429, 503)
 KEPT_PATH_CHARS: Final = 64
@@ -161,6 +163,21 @@ class Api:
         """A licence that waits for a decision; its id."""
         body = await self._data("POST", "/api/v1/licenses", 201, json=application, headers=_once(token))
         return str(body["id"])
+
+    async def subscribe(self, token: str) -> None:
+        """As a vendor, with Stripe's test card."""
+        path, card = "/api/v1/vendor/subscription", {"payment_method_id": "pm_card_visa"}
+        await self._data("POST", path, 201, json=card, headers=_once(token))
+
+    async def subscribed(self, token: str) -> None:
+        """Wait until Stripe has told the API that the vendor's subscription is active."""
+        path = "/api/v1/vendor/subscription"
+        for _ in range(round(SUBSCRIBED_WITHIN_S / SUBSCRIBED_POLL_S)):
+            found = await self._data("GET", path, 200, headers={"Authorization": token})
+            if found["status"] == "active":
+                return
+            await asyncio.sleep(SUBSCRIBED_POLL_S)
+        raise UnexpectedAnswer(f"GET {path}: {found['status']} long after subscribing")
 
     async def pending_licenses(self) -> list[str]:
         """The ids in the administrator's queue, the oldest first."""

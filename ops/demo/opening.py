@@ -1,27 +1,22 @@
-"""Opening the marketplace: stores sign up, vendors' licences are approved, ads are placed and activated."""
+"""Opening the marketplace: stores sign up, vendors subscribe, licences are approved, ads are placed and activated."""
 
 from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar
-from uuid import UUID
 
-from models.database import make_engine, make_sessions
-from models.stores import writes as stores
 from ops.demo.books import PlacedAd
 from ops.demo.client import Api
 from ops.demo.licensing import LicenseBook, document
 from ops.demo.plan import AdPlan, BuyerPlan, Plan, VendorPlan
 from ops.demo.progress import Advance, Progress
 from ops.demo.views import PageView
-from ops.settings import Settings
 
 AT_ONCE: Final = 8  #: requests; each sign-up costs the API an Argon2 hash
-ACTOR: Final = "command:demo"
 LICENSED_DAYS: Final = 365  #: before and after
 
 T = TypeVar("T")
@@ -47,10 +42,8 @@ class Marketplace:
     licenses: LicenseBook
 
 
-async def open_marketplace(
-    api: Api, settings: Settings, plan: Plan, views: Sequence[PageView], progress: Progress
-) -> Marketplace:
-    """Sign up, hand in licences, place ads whose flight is the days of `views`; approve, and only then activate."""
+async def open_marketplace(api: Api, plan: Plan, views: Sequence[PageView], progress: Progress) -> Marketplace:
+    """Sign up, subscribe, hand in licences, place ads for the days of `views`; approve, and only then activate."""
     password, book = secrets.token_urlsafe(24), LicenseBook()
 
     async def buyer(planned: BuyerPlan) -> Account:
@@ -60,13 +53,14 @@ async def open_marketplace(
     async def vendor(planned: VendorPlan) -> Account:
         user = f"vendor-{planned.campaign}-{planned.slot}"
         account = await _sign_up(api, user, password, name=planned.name, kind="vendor", state=planned.state)
+        await api.subscribe(account.token)
         book.submitted[await _hand_in(api, account, planned.name)] = account.store_id
+        await api.subscribed(account.token)
         return account
 
     title = f"opening {len(plan.buyers) + len(plan.vendors)} stores, placing {len(plan.ads)} ads"
     with progress.stage(title, len(plan.vendors) + len(plan.buyers) + len(plan.ads)) as advance:
         vendors = dict(zip(plan.vendors, await each(plan.vendors, vendor, advance), strict=True))
-        await _subscribe(settings, vendors.values())
         flight = _flight(views)
         buyers, placed = await asyncio.gather(
             each(plan.buyers, buyer, advance),
@@ -111,18 +105,6 @@ async def _hand_in(api: Api, vendor: Account, name: str) -> str:
     period = {"issued_on": (today - term).isoformat(), "expires_on": (today + term).isoformat()}
     application = {"media_id": media_id, "type": "merchant", "number": number, "issuing_state": vendor.state}
     return await api.submit_license(vendor.token, application | period)
-
-
-async def _subscribe(settings: Settings, vendors: Iterable[Account]) -> None:
-    """As `packstream admin store ID --subscription on` does it, audited, for all of them at once."""
-    engine = make_engine(settings.sqlalchemy_url, pool_size=1, application="packstream-demo")
-    now = datetime.now(UTC)
-    try:
-        async with make_sessions(engine).begin() as tx:
-            for store_id in sorted(UUID(vendor.store_id) for vendor in vendors):
-                await stores.set_subscription(tx, store_id, True, actor=ACTOR, now=now)
-    finally:
-        await engine.dispose()
 
 
 def _flight(views: Sequence[PageView]) -> dict[str, str]:

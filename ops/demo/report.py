@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ops.demo.audit import Line
+from ops.demo.billing import Billing
 from ops.demo.books import Difference, Place
 from ops.demo.courses import OrdersSummary
 from ops.demo.receipts import SalesLine
@@ -51,6 +52,7 @@ class Report:
     products: int
     carts_with_ads: int
     orders: OrdersSummary
+    billing: Billing
     reconciled: list[str]  #: days whose reconciliation is at zero
     differences: list[Difference]
     seconds: dict[str, float]
@@ -91,6 +93,7 @@ class Report:
                 "carts_with_ads": self.carts_with_ads,
             },
             "orders": asdict(self.orders),
+            "billing": self.billing.as_json(),
             "reconciled": self.reconciled,
             "differences": [asdict(difference) for difference in self.differences],
             "seconds": self.seconds,
@@ -114,6 +117,7 @@ def show(report: Report, console: Console) -> None:
     )
     console.print(_sales(report))
     console.print(_books(report.orders))
+    console.print(_billing(report.billing))
     console.print(f"reconciled to zero: {', '.join(report.reconciled) or 'no day'}")
     console.print(
         f"the API was at {report.api}, its console at {report.api}/console: `packstream up --data {report.data}` "
@@ -135,6 +139,13 @@ def _licenses(counts: dict[str, int]) -> str:
     return (
         f"{counts['uploaded']} licences were uploaded, {counts['approved']} approved by an administrator; before that, "
         f"{counts['activations_refused']} activation of an ad was tried and refused."
+    )
+
+
+def _billing(billing: Billing) -> str:
+    return (
+        f"{billing.checked.subscriptions} vendors subscribed at the local Stripe, whose signed news made them active; "
+        f"{billing.items} charges of {_dollars(billing.cents)} $ are on their bills there, each once."
     )
 
 

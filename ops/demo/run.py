@@ -13,6 +13,7 @@ from typing import Final
 
 from ops.demo import settling
 from ops.demo.audit import Evidence, audit, lines
+from ops.demo.billing import compare_with_stripe
 from ops.demo.books import Books
 from ops.demo.client import Api
 from ops.demo.courses import summary
@@ -70,7 +71,7 @@ async def run_demo(options: Options, when_done: Callable[[Report], None]) -> Non
 
 async def _run(options: Options, system: System, api: Api, views: Sequence[PageView], progress: Progress) -> Report:
     plan = make_plan(views, seed=options.seed)
-    marketplace = await open_marketplace(api, system.settings, plan, views, progress)
+    marketplace = await open_marketplace(api, plan, views, progress)
     trade = Trade({one.store_id: one for one in marketplace.vendors.values()}, first_day=views[0].day)
     await trade.appoint_agents(api)
     shopping = Shopping(marketplace, trade)
@@ -92,6 +93,7 @@ async def _run(options: Options, system: System, api: Api, views: Sequence[PageV
         carts_with_ads=evidence.receipts.with_ads,
         orders=summary(evidence.orders, evidence.stored.orders),
         reconciled=[one.day for one in evidence.reconciled if one.ok and one.closed],
+        billing=evidence.billing,
         differences=differences,
         seconds={**progress.seconds, "in all": progress.total_seconds()},
         client_cpu_s=round(time.process_time(), 2),
@@ -122,9 +124,12 @@ async def _replay_and_settle(
     with progress.stage("reconciling with the raw topic"):
         reconciled = await reconcile_days(settings, days)
         stored = await settling.read(settings, days, now=now)
+    with progress.stage("billing, and comparing with Stripe"):
+        await settling.billed(settings)
+        billing = await compare_with_stripe(settings)
     vendors = {account.store_id for account in marketplace.vendors.values()}
     baskets, receipts, orders = shopping.baskets, shopping.receipts, shopping.trade.book
-    return Evidence(views, books, marketplace.licenses, vendors, stored, reconciled, baskets, receipts, orders)
+    return Evidence(views, books, marketplace.licenses, vendors, stored, reconciled, baskets, receipts, orders, billing)
 
 
 def _baskets(options: Options, views: Sequence[PageView], stores: int) -> list[Basket]:

@@ -113,6 +113,20 @@ async def outbox_drained(settings: Settings) -> None:
         await db.close()
 
 
+async def billed(settings: Settings) -> None:
+    """Wait until every charge that may be billed is."""
+    db = await asyncpg.connect(settings.database_url)
+    try:
+
+        async def missing() -> str | None:
+            left = await db.fetchval("SELECT count(*) FROM usage_charges WHERE status = 'cleared'")
+            return f"{left} charges are not billed" if left else None
+
+        await _until(missing)
+    finally:
+        await db.close()
+
+
 async def read(settings: Settings, days: Sequence[date], *, now: datetime) -> Stored:
     """Rollups, charges, licences, sales, orders, and what should not be there; `now` is what the clock shows."""
     db = await asyncpg.connect(settings.database_url)

@@ -20,7 +20,7 @@ from ops.stack.paths import DataDir
 from ops.stack.processes import Identity
 
 ROWS = 240
-PARTS = "postgres,kafka,redis,gcs"
+PARTS = "postgres,kafka,redis,gcs,stripe"
 TAMPER = """
 CREATE OR REPLACE FUNCTION keep_one() RETURNS trigger LANGUAGE plpgsql AS
 $$ BEGIN NEW.reserved := OLD.reserved; RETURN NEW; END $$;
@@ -90,6 +90,9 @@ def test_two_days_of_page_views_add_up_to_the_last_micro(start: Start, data: Dat
     assert report["offers_refused"] > 0
     vendors = report["stores"]["vendor"]
     assert report["licenses"] == {"uploaded": vendors, "approved": vendors, "activations_refused": 1}
+    billing = report["billing"]
+    assert billing["subscriptions"] == vendors
+    assert billing["usage_cents"] == total["charged_cents"]
     sales = report["sales"]["total"]
     assert 0 < sales["carts"] <= sales["purchases"] <= sales["units"]
     assert sales["carts"] <= sales["orders"]
