@@ -36,6 +36,7 @@ PARTS = ("postgres", "kafka", "redis", "smtp")
 NAMES = (
     "DATABASE_URL",
     "DATABASE_APP_URL",
+    "STRIPE_API_BASE",
     "REDIS_URL",
     "KAFKA_BROKERS",
     "SMTP_URL",
