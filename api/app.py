@@ -18,6 +18,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.ad_services import run_ads
+from api.analytics_services import run_analytics
 from api.billing_services import run_billing
 from api.cart_metrics import count_quotes
 from api.errors import handle
@@ -30,6 +31,7 @@ from api.routes import (
     admin,
     ads,
     agent_orders,
+    analytics,
     auth,
     billing,
     cart,
@@ -76,6 +78,7 @@ ROUTERS: Final[Sequence[APIRouter]] = (
     unsubscribe.router,
     sendgrid.router,
     vendor_ads.router,
+    analytics.router,
     vendor_products.router,
     products.router,
     inventory.router,
@@ -96,7 +99,7 @@ ROUTERS: Final[Sequence[APIRouter]] = (
     console.router,
 )
 TEST_ROUTERS: Final[Sequence[APIRouter]] = (admin.test_router, ops.test_router)  #: not in production
-PARTS: Final[Sequence[Part]] = (follow_clock, run_media, run_billing, run_ads, count_quotes)
+PARTS: Final[Sequence[Part]] = (follow_clock, run_media, run_billing, run_ads, run_analytics, count_quotes)
 HANDLED: Final[tuple[type[Exception], ...]] = (
     PackstreamError,
     RequestValidationError,

@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 import google.auth.exceptions
 import requests
+import structlog
 from google.api_core import exceptions as google_errors
 from google.cloud import bigquery
 from google.cloud.bigquery_storage_v1 import BigQueryWriteClient, types
@@ -27,6 +28,8 @@ DEADLINE_S: Final = 20.0
 THREADS: Final = 16
 IDS_AT_ONCE: Final = 5_000
 ONCE: Final[dict[str, Any]] = {"retry": None, "timeout": DEADLINE_S}  #: Google's clients would retry for minutes
+
+log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
@@ -282,9 +285,11 @@ def _google_errors() -> Iterator[None]:
     try:
         yield
     except PASSING as exc:
-        raise Unavailable(f"the warehouse does not answer: {exc!r:.300}") from exc
+        log.warning("warehouse_away", error=repr(exc)[:500])
+        raise Unavailable("the warehouse does not answer") from exc
     except (google_errors.GoogleAPICallError, google_errors.GoogleAPIError) as exc:
-        raise NotReady(f"the warehouse refuses: {exc!r:.500}") from exc
+        log.error("warehouse_refuses", error=repr(exc)[:1000])
+        raise NotReady("the warehouse is not as it should be: see `packstream warehouse check`") from exc
 
 
 def _check(error: Any) -> None:

@@ -35,6 +35,7 @@ class Rule:
     body: Mapping[str, Any] = field(default_factory=dict)
     query: Mapping[str, str] = field(default_factory=dict)
     answer: tuple[int, str] | None = None
+    lacking: int | None = None  #: what who is let in hears where a part that the stage has not is needed
 
     def of(self, kind: str, **body: Any) -> Rule:
         """The same for a route about an object of a kind."""
@@ -63,6 +64,7 @@ MEMBER: Final = Rule((*BUYERS, *VENDORS))
 MANAGER: Final = Rule(tuple(one for one in (*BUYERS, *VENDORS) if not one.endswith("_staff")))
 BUYER: Final = Rule(BUYERS)
 VENDOR: Final = Rule(VENDORS)
+DASHBOARD: Final = replace(VENDOR, lacking=503)
 VENDOR_MANAGER: Final = Rule(VENDORS[:2])
 AGENT: Final = Rule(("agent",), for_stores=False)
 ADMIN: Final = Rule(("admin",), for_stores=False)
@@ -166,8 +168,8 @@ ROUTES: Final[Mapping[str, Rule]] = {
     "POST /ads/impression": own_credential(400, "invalid_token", token="made-up"),
     "GET /ads/click": own_credential(400, "invalid_token", query={"token": "made-up"}),
     # Analytics
-    "GET /api/v1/vendor/analytics/marketplace": VENDOR,
-    "GET /api/v1/vendor/analytics/ads": VENDOR,
+    "GET /api/v1/vendor/analytics/marketplace": DASHBOARD,
+    "GET /api/v1/vendor/analytics/ads": DASHBOARD,
     # Operations
     "GET /api/admin/ops/overview": ADMIN,
     "GET /api/admin/ops/ads/{id}/live": ADMIN.of(ANY),
