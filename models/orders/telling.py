@@ -55,11 +55,9 @@ async def tell(
     tx: AsyncSession, events: Sequence[Record], notices: Sequence[Notice], *, actor: str, now: datetime
 ) -> None:
     """Append the events of orders and request the notifications, as the last step of a transaction."""
-    for event in sorted(events, key=lambda one: EVENTS[one.event_type].key(one)):
-        await outbox.append(tx, event)
-    for notice in sorted(notices, key=lambda one: str(one.store_id)):
-        await notifications.request(
-            tx,
+    told = sorted(events, key=lambda one: EVENTS[one.event_type].key(one))
+    asked = [
+        notifications.requested(
             store_id=notice.store_id,
             kind=notice.kind,
             subject_id=notice.order.id,
@@ -67,6 +65,9 @@ async def tell(
             actor=actor,
             now=now,
         )
+        for notice in sorted(notices, key=lambda one: str(one.store_id))
+    ]
+    await outbox.append_all(tx, [*told, *asked])
 
 
 def _values(order: Order) -> dict[str, str]:
