@@ -42,6 +42,7 @@ class Life:
     method: str
     shipping_cents: int
     assigns: bool
+    expires_at: datetime
     status: str = "pending"
     intent: str = "unpaid"
     agent: Person | None = None
@@ -55,10 +56,17 @@ class Life:
         """An order fresh from checkout."""
         names = ("id", "product_id", "quantity", "line_total_cents")
         lines = [Line(*(line[name] for name in names)) for line in order["line_items"]]
-        group, method, shipping_cents = (
-            order[name] for name in ("checkout_group_id", "payment_method", "shipping_cents")
+        return cls(
+            id=order["id"],
+            group=order["checkout_group_id"],
+            buyer=buyer,
+            vendor=vendor,
+            lines=lines,
+            method=order["payment_method"],
+            shipping_cents=order["shipping_cents"],
+            assigns=assigns,
+            expires_at=datetime.fromisoformat(order["expires_at"]),
         )
-        return cls(order["id"], group, buyer, vendor, lines, method, shipping_cents, assigns)
 
     @property
     def total_cents(self) -> int:
@@ -144,6 +152,12 @@ class Life:
                 self._book("vendor_payout", told="order_paid")
             case "confirm-paid":
                 self.confirmed = True
+
+    def expire(self, now: datetime) -> None:
+        """What the clock does to it: expired, if nobody has decided it in time."""
+        if self.status == "pending" and now >= self.expires_at:
+            self.status, self.intent = "expired", "canceled"
+            self.events.append("order_expired")
 
     def _book(self, kind: str, *, told: str | None = None) -> None:
         self.booked.append(kind)

@@ -13,6 +13,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from agents.housekeeping.leader import housekeeping
 from models.database import make_engine, make_sessions, new_id
 from models.ledger import sealing
 from ops.settings import Settings, asyncpg_url
@@ -190,6 +191,21 @@ async def test_appends_wait_for_a_seal_under_way_and_miss_its_day(books: Api) ->
     ok(await collecting)
     rows = await execute(books, "SELECT day FROM ledger_events WHERE order_id = :id", id=UUID(other.id))
     assert [row.day for row in rows] == [TODAY + DAY]
+    assert await sealed(books) == [(TODAY, 1)]
+
+
+async def test_housekeeping_seals_by_the_logical_clock(books: Api) -> None:
+    await settled(books, await appoint(books))
+    admin, stop = await books.register_admin(), asyncio.Event()
+    keeper = asyncio.create_task(housekeeping(books.services.settings, stop, lambda: None))
+    for now in (NOON, NOON.replace(hour=0, minute=1) + DAY):
+        assert await sealed(books) == []
+        ok(await books.as_(admin).post("/api/admin/ops/clock", json={"now": now.isoformat()}))
+    while not await sealed(books):
+        assert not keeper.done()
+        await asyncio.sleep(0.05)
+    stop.set()
+    await keeper
     assert await sealed(books) == [(TODAY, 1)]
 
 

@@ -26,6 +26,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from models.database import make_engine, make_sessions, new_id
 from models.ledger import checking, sealing
 from models.ledger.rules import fee_of
+from models.orders import expiring
 from ops.settings import Settings
 from schemas.codec import decode
 from tests.ads_driver import at
@@ -241,12 +242,18 @@ class Lives(RuleBasedStateMachine):
         self._agree()
 
     def _wait(self, hours: float | None) -> None:
-        """Some hours; None: until midnight, when housekeeping seals the day."""
+        """Some hours; None: until midnight, when housekeeping seals the day. Overdue orders expire, asked for twice."""
         if hours is not None:
             self.now += timedelta(hours=hours)
-            return
-        self.now = (self.now + timedelta(days=1)).replace(hour=0, minute=1)
-        self.world.run(self._seal())
+        else:
+            self.now = (self.now + timedelta(days=1)).replace(hour=0, minute=1)
+            self.world.run(self._in_transaction(sealing.seal_days, limit=366, now=self.now, skew_s=5))
+        for _ in range(2):
+            ids = [UUID(life.id) for life in self.lives]
+            self.world.run(self._in_transaction(expiring.expire, ids, actor="order_ttl", now=self.now))
+        for life in self.lives:
+            life.expire(self.now)
+        self._agree()
 
     def teardown(self) -> None:
         if self.lives:
@@ -284,9 +291,9 @@ class Lives(RuleBasedStateMachine):
         async with self.world.apis[life.assigns].as_(person) as client:
             return await client.post(path, json=body, headers=headers)
 
-    async def _seal(self) -> None:
+    async def _in_transaction(self, command: Any, *args: Any, **more: Any) -> None:
         async with make_sessions(self.world.engine).begin() as tx:
-            await sealing.seal_days(tx, limit=366, now=self.now, skew_s=5)
+            await command(tx, *args, **more)
 
     # -- what should be -----------------------------------------------------------------------------------------------
 
