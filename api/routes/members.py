@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Final
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Depends, Request, Response
 
-from api.dependencies import Manager, Now, Process, StoreMember, Tx, sign_in_limit
+from api.dependencies import Manager, Now, Process, StoreMember, Tx, services_of, sign_in_limit
 from api.envelope import Envelope, ListEnvelope
 from api.idempotency import IdempotentRoute
 from api.pagination import Key, Paged
@@ -78,18 +78,30 @@ async def remove(user_id: UUID, manager: Manager, services: Process, tx: Tx, now
 
 
 @public_router.post("/accept-invite")
-async def accept_invite(body: AcceptInvite, services: Process, tx: Tx, now: Now) -> Envelope[InviteAccepted]:
+async def accept_invite(
+    body: AcceptInvite, request: Request, services: Process, tx: Tx, now: Now
+) -> Envelope[InviteAccepted]:
     """Use an invite up. Someone new sets their password by it; someone known gives the one they have."""
     password_hash = await services.passwords.hash(body.password)
     invite = await memberships.accept(tx, body.token, password_hash=password_hash, now=now)
     user = await reads.user(tx, invite.user_id)
-    if user.password_hash != password_hash and not await services.passwords.matches(body.password, user.password_hash):
-        raise InvalidCredentials
+    if user.password_hash != password_hash:
+        await _check_password(request, user.email, body.password, user.password_hash)
     stores = await reads.stores_of(tx, user.id)
     tokens = await open_session(services, user.id, user.role, choose_store(stores, invite.store_id))
     shown = [StoreOfUser(**store._asdict()) for store in stores]
     (accepted,) = await with_avatars(tx, services, [UserOut.model_validate(user)])
     return Envelope(data=InviteAccepted(user=accepted, stores=shown, tokens=tokens))
+
+
+async def _check_password(request: Request, email: str, password: str, stored: str | None) -> None:
+    """InvalidCredentials for a wrong one; such guesses count as those at sign-in do, and end with RateLimited."""
+    services = services_of(request)
+    address = services.proxies.client(request)
+    await services.login_limit.ask(email, address)
+    if not await services.passwords.matches(password, stored):
+        await services.login_limit.count(email, address)
+        raise InvalidCredentials
 
 
 def _sort_key(member: Member) -> Key:

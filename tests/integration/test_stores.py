@@ -128,6 +128,16 @@ async def test_invite_never_changes_the_password_of_someone_known(api: Api) -> N
     ok(await api.http.post(LOGIN, json={"email": person.email, "password": PASSWORD}))
 
 
+async def test_an_invite_gives_no_more_guesses_of_a_password_than_signing_in(api: Api) -> None:
+    owner, person = await api.register(), await api.register()
+    invited = created(await api.as_(owner).post(f"{USERS}/invite", json=invitation(email=person.email)))
+    use = {"token": invited["invite_token"], "password": "another password"}
+    for _ in range(5):
+        problem(await api.http.post(ACCEPT, json=use), 401, "invalid_credentials")
+    problem(await api.http.post(ACCEPT, json=use | {"password": PASSWORD}), 429, "rate_limited")
+    problem(await api.http.post(LOGIN, json={"email": person.email, "password": PASSWORD}), 429, "rate_limited")
+
+
 async def test_member_is_not_invited_again(api: Api) -> None:
     owner, admin = await api.register(), await api.register_admin()
     staff = await hire(api, owner)
