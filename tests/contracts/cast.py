@@ -39,6 +39,7 @@ class Belongings:
     license: str
     product: str
     promo: str
+    cart: str
     order: str
     ad: str
     notification: str
@@ -161,6 +162,7 @@ async def _belongings(api: Api, admin: Person) -> Belongings:
         license=(await licences.approved(api, vendor, admin))["id"],
         product=product,
         promo=created(await api.as_(vendor).post(PROMOS, json=promo()))["id"],
+        cart=cart["id"],
         order=done["vendor_orders"][0]["id"],
         ad=(await create_ad(api, vendor))["id"],
         notification=await _notification(api, vendor),

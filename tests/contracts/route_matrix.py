@@ -185,6 +185,18 @@ ROUTES: Final[Mapping[str, Rule]] = {
     "POST /webhooks/stripe": own_credential(400, "invalid_signature"),
     "POST /webhooks/sendgrid": own_credential(400, "invalid_signature"),
 }
+#: Bodies that name an object of another store's: route, who sends it, the field, the kind of object. One line a field.
+NAMED_IN_BODIES: Final = (
+    ("POST /api/v1/licenses", "vendor_owner", "media_id", "media"),
+    ("PATCH /api/v1/stores/me", "buyer_owner", "logo_media_id", "media"),
+    ("PATCH /api/v1/stores/me", "buyer_owner", "banner_media_id", "media"),
+    ("PATCH /api/v1/users/me", "vendor_staff", "avatar_media_id", "media"),
+    ("POST /api/v1/vendor/products", "vendor_owner", "gallery_media_ids", "media"),
+    ("POST /api/v1/vendor/products", "vendor_owner", "coa_media_id", "media"),
+    ("POST /api/v1/vendor/ads", "vendor_owner", "creative_media_id", "media"),
+    ("POST /api/v1/vendor/ads", "vendor_owner", "target_product_id", "product"),
+    ("POST /api/v1/checkout", "buyer_owner", "cart_id", "cart"),
+)
 #: Routes that the OpenAPI document leaves out.
 UNDOCUMENTED: Final = (
     "GET /docs", "GET /openapi.json", "HEAD /openapi.json", "HEAD /ads/click",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlencode
 
@@ -13,12 +14,13 @@ from starlette.routing import Route
 
 from api.idempotency import IdempotentRoute
 from models.database import new_id
-from tests.api_driver import Api
+from tests.api_driver import PASSWORD, Api, problem
+from tests.contracts.bad_input import Document
 from tests.contracts.cast import Belongings, Cast
-from tests.contracts.route_matrix import ANY, CALLERS, HOW, ROUTES, UNDOCUMENTED, Rule
+from tests.contracts.route_matrix import ANY, CALLERS, HOW, NAMED_IN_BODIES, ROUTES, UNDOCUMENTED, Rule
 
 LOOP = pytest.mark.asyncio(loop_scope="module")
-LOGOUT = "POST /api/v1/auth/logout"  #: ends the caller's session: nobody calls anything after it
+LOGOUT = "POST /api/v1/auth/logout"  #: ends the caller's session: it has the last test
 
 
 def named(method: str, path: str) -> str:
@@ -40,9 +42,8 @@ def served(api: Api) -> Iterator[tuple[str, Route]]:
 
 
 def classified(api: Api) -> list[tuple[str, Rule]]:
-    """The routes that exist, logout last."""
-    known = [(name, ROUTES[name]) for name, _ in documented(api) if name in ROUTES]
-    return sorted(known, key=lambda pair: pair[0] == LOGOUT)
+    """The routes that exist."""
+    return [(name, ROUTES[name]) for name, _ in documented(api) if name in ROUTES]
 
 
 async def call(api: Api, token: str | None, name: str, rule: Rule, object_id: str, *, key: bool = False) -> Any:
@@ -127,7 +128,7 @@ async def test_who_is_let_in_hears_nothing_of_another_store(stage: Api, cast: Ca
     wrong = []
     ids = {**cast.others.ids, ANY: str(new_id())}
     for name, rule in classified(stage):
-        if rule.answer is not None:
+        if rule.answer is not None or name == LOGOUT:
             continue
         unknown = [] if rule.object in (None, *ids) else [rule.object]
         assert not unknown, f"{name}: make a {unknown} in Belongings of tests/contracts/cast.py"
@@ -142,10 +143,35 @@ async def test_an_id_of_another_store_is_answered_as_one_that_nobody_has(stage: 
     for name, rule in classified(stage):
         if rule.object in cast.others.ids:
             token = cast.tokens[rule.let_in[0]]
-            theirs = await call(stage, token, name, rule, cast.others.ids[str(rule.object)])
-            nobodys = await call(stage, token, name, rule, str(new_id()))
+            theirs = await call(stage, token, name, rule, cast.others.ids[str(rule.object)], key=True)
+            nobodys = await call(stage, token, name, rule, str(new_id()), key=True)
+            assert theirs.status_code == 404, f"{name}: {theirs.text}"
             assert theirs.json() | {"request_id": ""} == nobodys.json() | {"request_id": ""}, name
             assert theirs.headers.keys() == nobodys.headers.keys()
+
+
+@LOOP
+async def test_an_id_of_another_store_in_a_body_is_not_found(stage: Api, cast: Cast) -> None:
+    document = Document(stage.app.openapi())
+    operations = dict(documented(stage))
+    for name, caller, field, kind in NAMED_IN_BODIES:
+        schema = document.body_of(operations[name])
+        assert schema is not None
+        named_id: Any = cast.others.ids[kind]
+        body = document.example(schema) | {field: [named_id] if field.endswith("_ids") else named_id}
+        body |= {"target_type": "product"} if field == "target_product_id" else {}
+        answer = await call(stage, cast.tokens[caller], name, replace(ROUTES[name], body=body), "", key=True)
+        assert (answer.status_code, code_of(answer)) == (404, "not_found"), f"{name} {field}: {answer.text}"
+
+
+@LOOP
+async def test_a_store_of_others_cannot_be_chosen(stage: Api) -> None:
+    person, other = await stage.register(), await stage.register("vendor")
+    chosen = {"store_id": other.store["id"]}
+    login = {"email": person.email, "password": PASSWORD}
+    problem(await stage.http.post("/api/v1/auth/login", json=login | chosen), 404, "not_found")
+    refresh = {"refresh_token": person.refresh_token}
+    problem(await stage.http.post("/api/v1/auth/refresh", json=refresh | chosen), 404, "not_found")
 
 
 @LOOP
@@ -164,3 +190,11 @@ async def test_the_others_themselves_find_their_things(stage: Api, cast: Cast) -
     }
     for path, kind in lists.items():
         assert cast.others.ids[kind] in (await stage.as_(cast.others.vendor).get(path)).text, path
+
+
+@LOOP
+async def test_whoever_is_signed_in_may_sign_out(stage: Api, cast: Cast) -> None:
+    rule = ROUTES[LOGOUT]
+    for caller in rule.let_in:
+        answers = [await call(stage, cast.tokens[caller], LOGOUT, rule, "") for _ in range(2)]
+        assert [answer.status_code for answer in answers] == [204, 401], caller
