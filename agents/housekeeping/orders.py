@@ -24,7 +24,7 @@ from models.orders.expiring import Outcome
 
 ACTOR: Final = "housekeeping"
 ORDERS_LOOKED_AT: Final = 500
-ORDERS_A_STEP: Final = 20  #: few, because ticks wait meanwhile; the rest is for the next turn
+ORDERS_A_STEP: Final = 50  #: few, because ticks wait meanwhile; the rest is for the next turn
 TURN_S: Final = 30.0
 TURN_BY_TEST_CLOCK_S: Final = 5.0  #: where the logical clock may jump
 LOCK_MS: Final = 250
