@@ -19,10 +19,13 @@ log = structlog.get_logger(__name__)
 
 
 class Rounds:
-    """Calls `work`, which says how much it did, over and over; pauses when there was nothing, until woken."""
+    """Calls `work`, which says how much it did, over and over; pauses when there was nothing, until woken.
 
-    def __init__(self, name: str, work: Callable[[], Awaitable[int]]) -> None:
-        self._name, self._work = name, work
+    `close` is called at the end.
+    """
+
+    def __init__(self, name: str, work: Callable[[], Awaitable[int]], close: Callable[[], Awaitable[None]]) -> None:
+        self._name, self._work, self._close = name, work, close
         self._woken = asyncio.Event()
 
     async def wake(self, event: Any = None) -> None:
@@ -31,19 +34,26 @@ class Rounds:
 
     async def run(self) -> None:
         """Until cancelled: then the work under way is cancelled too, and is due again when its claim ends."""
-        while True:
-            pause_s = POLL_S
-            try:
-                self._woken.clear()
-                if await self._work():
-                    continue
-            except Exception as exc:
-                if passing(exc):
-                    log.warning("rounds_wait", of=self._name, error=repr(exc))
-                else:
-                    log.exception("rounds_failed", of=self._name)
-                pause_s = PAUSE_S
-            await self._pause(pause_s)
+        try:
+            while True:
+                await self._step()
+        finally:
+            await self._close()
+
+    async def _step(self) -> None:
+        """One round, or a pause where there is nothing to do."""
+        pause_s = POLL_S
+        try:
+            self._woken.clear()
+            if await self._work():
+                return
+        except Exception as exc:
+            if passing(exc):
+                log.warning("rounds_wait", of=self._name, error=repr(exc))
+            else:
+                log.exception("rounds_failed", of=self._name)
+            pause_s = PAUSE_S
+        await self._pause(pause_s)
 
     async def _pause(self, seconds: float) -> None:
         try:

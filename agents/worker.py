@@ -21,6 +21,7 @@ from agents.ad_counters import AdCounters
 from agents.analytics import AnalyticsAgent
 from agents.app import create_app, own_store, worker_directory
 from agents.billing import Biller
+from agents.draft_work import DraftWork
 from agents.mailer import Mailer
 from agents.media_work import MediaWork, empty_scratch
 from agents.order_ticker import Ticker
@@ -40,7 +41,7 @@ from models.notifications.unsubscribing import UnsubscribeTokens
 from models.redis import RedisLink
 from ops.email_sender import email_sender
 from ops.logs import configure_logs
-from ops.media_maker import media_maker
+from ops.media_maker import draft_reader, media_maker
 from ops.object_store import object_store
 from ops.settings import Settings
 from ops.stripe_account import stripe_account
@@ -100,9 +101,9 @@ class Worker:
         self.mailer: Mailer | None = None
         if NOTIFICATIONS in agents:
             self.mailer = self._notifications()
-        self.media_rounds: Rounds | None = None
+        self.rounds: list[Rounds] = []
         if MEDIA in agents:
-            self.media_rounds = self._media()
+            self._media()
         self.biller: Biller | None = None
         if BILLING in agents:
             self.biller = self._billing()
@@ -200,19 +201,16 @@ class Worker:
             maxsize=EFFECTS_BUFFER,
         )
 
-    def _media(self) -> Rounds:
-        store = object_store(self.settings)
-        scratch = empty_scratch(worker_directory(self.settings) / "media")
-        work = MediaWork(
-            sessions=self.sessions,
-            store=store,
-            maker=media_maker(self.settings, scratch),
-            lease_s=self.settings.media_lease_s,
-            now=self.clock.now,
-        )
-        rounds = Rounds("media", work.round)
-        self._effects(MEDIA, MEDIA_TOPIC, media.handlers(store, self.clock.now), {"media_uploaded": rounds.wake})
-        return rounds
+    def _media(self) -> None:
+        settings, store = self.settings, object_store(self.settings)
+        maker = media_maker(settings, empty_scratch(worker_directory(settings) / "media"))
+        lease_s, now = settings.media_lease_s, self.clock.now
+        work = MediaWork(sessions=self.sessions, store=store, maker=maker, lease_s=lease_s, now=now)
+        reader = draft_reader(settings)
+        drafting = DraftWork(sessions=self.sessions, store=store, reader=reader, lease_s=lease_s, now=now)
+        rounds = Rounds("media", work.round, maker.close)
+        self.rounds += [rounds, Rounds("drafts", drafting.round, reader.close)]
+        self._effects(MEDIA, MEDIA_TOPIC, media.handlers(store, now), {"media_uploaded": rounds.wake})
 
     def _effects(
         self,
@@ -237,8 +235,8 @@ class Worker:
             self.app.add_future(self.mailer.run())
         if self.biller is not None:
             self.app.add_future(self.biller.run())
-        if self.media_rounds is not None:
-            self.app.add_future(self.media_rounds.run())
+        for rounds in self.rounds:
+            self.app.add_future(rounds.run())
         self.app.add_future(positions.report(self.app, [*self.bulk, *self.effects], self.sessions))
         if self.ticker is not None:
             self.app.add_future(self.ticker.run())

@@ -8,6 +8,7 @@ from models.cart import tables as cart
 from models.catalog import tables as catalog
 from models.database import Base
 from models.delivery import tables as delivery
+from models.drafts import tables as drafts
 from models.identity import tables as identity
 from models.ledger import tables as ledger
 from models.licensing import tables as licensing
@@ -28,6 +29,7 @@ __all__ = [
     "clock",
     "dead_letters",
     "delivery",
+    "drafts",
     "idempotency",
     "identity",
     "inbox",

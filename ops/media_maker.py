@@ -1,4 +1,4 @@
-"""What makes derived media, as the settings and this machine have it."""
+"""What makes derived media and drafts of products, as the settings and this machine have it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from typing import Any, Final
 import structlog
 from google.auth.transport.requests import Request
 
+from models.drafts.gateway import ChatReader, DraftReader, LocalReader
 from models.media.making import Maker
 from models.media.ocr import DocumentAi, Ocr, OpenAi, Tesseract
+from models.openai import Chat
 from ops.object_store import machine_credentials
 from ops.settings import Settings
 
@@ -32,8 +34,7 @@ def ocr(settings: Settings) -> Ocr | None:
     """Who reads scans; None where nobody does."""
     match settings.ocr_provider:
         case "openai":
-            assert settings.openai_api_key is not None
-            return OpenAi(settings.openai_api_key, base=settings.openai_api_base, model=settings.openai_model)
+            return OpenAi(chat(settings))
         case "documentai":
             assert settings.documentai_processor is not None
             return DocumentAi(settings.documentai_processor, base=_documentai_base(settings), token=_tokens(settings))
@@ -45,6 +46,16 @@ def ocr(settings: Settings) -> Ocr | None:
         log.warning("no_ocr", hint=hint)
         return None
     return Tesseract(program)
+
+
+def draft_reader(settings: Settings) -> DraftReader:
+    """Who makes drafts of what certificates say."""
+    return ChatReader(chat(settings)) if settings.draft_reader == "openai" else LocalReader()
+
+
+def chat(settings: Settings) -> Chat:
+    assert settings.openai_api_key is not None  # the settings are refused without it
+    return Chat(settings.openai_api_key, base=settings.openai_api_base, model=settings.openai_model)
 
 
 def _documentai_base(settings: Settings) -> str:

@@ -49,6 +49,13 @@ def picture(
     return written.getvalue()
 
 
+def noise(size: tuple[int, int]) -> bytes:
+    """A picture with something to compress in it."""
+    written = io.BytesIO()
+    Image.effect_noise(size, 80).convert("RGB").save(written, "JPEG")
+    return written.getvalue()
+
+
 def photo() -> bytes:
     """A picture as a camera held upright writes it: it lies on its side, and says by whom it was taken."""
     exif = Image.Exif()

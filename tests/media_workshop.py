@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from agents import media
+from agents.draft_work import DraftWork
 from agents.media_work import MediaWork
 from models.database import make_engine, make_sessions
+from models.drafts.gateway import DraftReader, LocalReader
 from models.media.gateway import ObjectStore
 from models.media.making import Maker
 from models.media.ocr import Ocr
@@ -22,7 +24,7 @@ from tests.media_bucket import as_owner, bucket_of, events
 
 
 class Workshop:
-    """A worker's share in media. `maker` and `store` may be replaced."""
+    """A worker's share in media. `maker`, `reader` and `store` may be replaced."""
 
     def __init__(self, settings: Settings, store: ObjectStore, scratch: Path) -> None:
         self.engine = make_engine(settings.sqlalchemy_url, pool_size=4, application="test")
@@ -30,6 +32,7 @@ class Workshop:
         self.store = store
         self.scratch = scratch
         self.maker = Maker(scratch, ocr=None, ffmpeg=None)
+        self.reader: DraftReader = LocalReader()
 
     def reading_with(self, ocr: Ocr) -> None:
         self.maker = Maker(self.scratch, ocr=ocr, ffmpeg=None)
@@ -39,6 +42,15 @@ class Workshop:
             sessions=self.sessions,
             store=self.store,
             maker=self.maker,
+            lease_s=lease_s,
+            now=partial(datetime.now, UTC),
+        )
+
+    def drafting(self, lease_s: float = 60) -> DraftWork:
+        return DraftWork(
+            sessions=self.sessions,
+            store=self.store,
+            reader=self.reader,
             lease_s=lease_s,
             now=partial(datetime.now, UTC),
         )
@@ -57,6 +69,12 @@ class Workshop:
         for media_id in media_ids:
             await self.hear(api, media_id)
         while await self.work().round():
+            pass
+
+    async def read(self, api: Api, *media_ids: Any) -> None:
+        """Process the media, and read the drafts that wait for them."""
+        await self.process(api, *media_ids)
+        while await self.drafting().round():
             pass
 
 

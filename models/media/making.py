@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from models.http_json import Refused
 from models.media import children, videos
 from models.media.children import Ended
 from models.media.deriving import PAGES, TEXT, TYPES, ExitStatus, Made, Shortfall, cleaned, has_text
-from models.media.ocr import Ocr, OcrRefused
+from models.media.ocr import Ocr
 from models.media.rules import DOCUMENTS, ORIGINAL, Failure, MediaKind
 
 Reason = Failure | Shortfall
@@ -76,7 +77,7 @@ class Maker:
             return Shortfall.NO_OCR, ""
         try:
             text = cleaned(await self._ocr.read(pages))
-        except OcrRefused as exc:
+        except Refused as exc:
             return Shortfall.NO_TEXT, str(exc)
         if not has_text(text):
             return Shortfall.NO_TEXT, ""

@@ -114,6 +114,7 @@ TABLES: Final[Mapping[str, Access]] = {
     "media_derived": Access("SIUD", "SIUD", OWN),
     "media_attachments": Access("SIUD", "SIUD", OWN),
     "media_deletions": Access("SIU", "SIU", OWN),
+    "product_drafts": Access("SIU", "SIU", OWN),
     "media_jobs": Access("", "S", SERVICE_ALONE),
     "licenses": Access("SIUD", "SIUD", OWN),
     # Catalogue

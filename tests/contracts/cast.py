@@ -23,7 +23,7 @@ from tests.ads_driver import create_ad
 from tests.agent_site import notice
 from tests.api_driver import ADDRESS, PASSWORD, Api, Person, created, forged, new_email, ok
 from tests.catalogue import PROMOS, in_state, promo
-from tests.media_bucket import announce, as_owner
+from tests.media_bucket import announce, as_owner, uploaded
 
 LOGIN: Final = "/api/v1/auth/login"
 
@@ -42,6 +42,7 @@ class Belongings:
     cart: str
     order: str
     ad: str
+    draft: str
     notification: str
 
     @property
@@ -165,8 +166,16 @@ async def _belongings(api: Api, admin: Person) -> Belongings:
         cart=cart["id"],
         order=done["vendor_orders"][0]["id"],
         ad=(await create_ad(api, vendor))["id"],
+        draft=await _draft(api, vendor),
         notification=await _notification(api, vendor),
     )
+
+
+async def _draft(api: Api, vendor: Person) -> str:
+    media_id = (await uploaded(api, vendor, "coa"))["id"]
+    answer = await api.as_(vendor).post("/api/v1/vendor/product-drafts", json={"coa_media_id": media_id})
+    assert answer.status_code == 202
+    return str(answer.json()["data"]["id"])
 
 
 async def _notification(api: Api, vendor: Person) -> str:

@@ -120,7 +120,9 @@ ROUTES: Final[Mapping[str, Rule]] = {
     "POST /api/v1/vendor/product-drafts": VENDOR,
     "GET /api/v1/vendor/product-drafts": VENDOR,
     "GET /api/v1/vendor/product-drafts/{id}": VENDOR.of("draft"),
-    "POST /api/v1/vendor/product-drafts/{id}/publish": VENDOR.of("draft"),
+    "POST /api/v1/vendor/product-drafts/{id}/publish": VENDOR.of(
+        "draft", sku="S-1", title="T", category="flower", unit="gram", price_cents=1
+    ),
     # Cart, checkout, orders
     "POST /api/v1/cart": BUYER,
     "GET /api/v1/cart": BUYER,

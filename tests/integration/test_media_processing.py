@@ -16,10 +16,11 @@ import pytest
 from PIL import Image
 
 from models.errors import Unavailable
+from models.http_json import Refused
 from models.media import processing
 from models.media.deriving import Made
 from models.media.making import Maker, Result
-from models.media.ocr import OcrRefused, Tesseract
+from models.media.ocr import Tesseract
 from models.media.rules import MediaKind
 from schemas.records import MediaProcessed
 from tests.api_driver import Api, Person, ok, problem
@@ -156,7 +157,7 @@ async def test_a_scan_is_read_page_by_page(
 
 @pytest.mark.parametrize(
     ("ocr", "reason"),
-    [(None, "no_ocr"), (Dictated(OcrRefused("too ugly")), "no_text"), (Dictated("  \n"), "no_text")],
+    [(None, "no_ocr"), (Dictated(Refused("too ugly")), "no_text"), (Dictated("  \n"), "no_text")],
 )
 async def test_a_scan_that_nobody_reads_is_ready_all_the_same(
     api: Api, vendor: Person, shop: Workshop, ocr: Dictated | None, reason: str
