@@ -201,6 +201,13 @@ class Settings(BaseSettings):
                 raise ValueError("set " + ", ".join(name.upper() for name in unset) + ": e-mails carry them")
         return self
 
+    @model_validator(mode="after")
+    def _billing_needs_its_own_price(self) -> Settings:
+        default = type(self).model_fields["stripe_price_id"].default
+        if self.packstream_env == "prod" and self.stripe_api_key and self.stripe_price_id == default:
+            raise ValueError("set STRIPE_PRICE_ID: the built-in one is the local fake's")
+        return self
+
     @property
     def sqlalchemy_url(self) -> str:
         return asyncpg_url(self.database_url)

@@ -7,11 +7,14 @@ from datetime import UTC, datetime, timedelta
 from itertools import permutations
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from models.billing.rules import RETRY_MAX, SubscriptionStatus, is_newer, retry_after
 from models.billing.stripe_objects import NotAnObject, event_of, invoice_of, subscription_of
+from ops.settings import Settings
 
 START = datetime(2027, 3, 1, tzinfo=UTC)
 State = tuple[SubscriptionStatus, int]
@@ -70,3 +73,12 @@ def test_nothing_that_stripe_may_send_is_more_than_refused(fields: Any) -> None:
         if read is event_of or isinstance(fields, dict):
             with suppress(NotAnObject):
                 read(fields)
+
+
+def test_production_bills_by_a_price_of_its_own() -> None:
+    keys = f"k:{'A' * 44}"
+    secrets = {"jwt_keys": keys, "ad_token_keys": keys, "gcs_webhook_token": "t", "stripe_webhook_secret": "whsec_1"}
+    prod = {"packstream_env": "prod", "database_url": "postgresql://db", "stripe_api_key": "sk_live_1", **secrets}
+    with pytest.raises(ValidationError, match="STRIPE_PRICE_ID"):
+        Settings(**prod)  # type: ignore[arg-type]
+    assert Settings(**prod, stripe_price_id="price_1").stripe_price_id == "price_1"  # type: ignore[arg-type]
