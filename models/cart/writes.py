@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 from uuid import UUID
 
-from sqlalchemy import Insert, Uuid, bindparam, insert, text, update
+from sqlalchemy import Insert, Table, Uuid, bindparam, insert, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm.attributes import set_committed_value
@@ -131,7 +131,7 @@ async def _hold(tx: AsyncSession, buyer_store_id: UUID, now: datetime) -> tuple[
     statement = statement.on_conflict_do_update(
         index_elements=[CartRecord.buyer_store_id],
         index_where=text("status = 'active'"),
-        set_={"updated_at": statement.excluded.updated_at},
+        set_={"updated_at": now},
     )
     cart_id, created_at = (await tx.execute(statement.returning(CartRecord.id, CartRecord.created_at))).one()
     return cart_id, created_at
@@ -174,8 +174,8 @@ _EMPTY: Final = text(
 
 
 def _insert(table: type[CartItem | CartVendorGroup]) -> Insert:
-    """For many rows in one statement: with `render_nulls` a null does not set a row apart from the others."""
-    return insert(table).execution_options(render_nulls=True)
+    """For many rows in one statement; into the table itself, without the mapper's look at each row."""
+    return insert(cast(Table, table.__table__))
 
 
 def _header(priced: Quote, asked: Sequence[AskedPromo], kept: Sequence[Kept]) -> dict[str, Any]:

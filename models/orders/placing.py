@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
-from sqlalchemy import Insert, func, insert, select
+from sqlalchemy import Insert, Table, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm.attributes import set_committed_value
 
@@ -112,8 +112,8 @@ async def _serials(tx: AsyncSession, count: int) -> Sequence[int]:
 
 
 def _insert(table: type[Order | OrderLineItem | PaymentIntent]) -> Insert:
-    """For many rows in one statement: with `render_nulls` a null does not set a row apart from the others."""
-    return insert(table).execution_options(render_nulls=True)
+    """For many rows in one statement; into the table itself, without the mapper's look at each row."""
+    return insert(cast(Table, table.__table__))
 
 
 def _columns(of: Terms | NewLine) -> dict[str, Any]:
