@@ -22,6 +22,7 @@ from ops.demo.books import (
     split_cents,
 )
 from ops.demo.courses import OrderBook, check_orders
+from ops.demo.dashboards import Dashboards, check_dashboards
 from ops.demo.licensing import LicenseBook, check_licenses
 from ops.demo.purchases import Basket
 from ops.demo.receipts import Receipts, check_sales
@@ -46,6 +47,7 @@ class Evidence:
     receipts: Receipts
     orders: OrderBook
     billing: Billing
+    dashboards: Dashboards
 
 
 @dataclass(slots=True)
@@ -86,6 +88,7 @@ def audit(evidence: Evidence) -> list[Difference]:
         *check_sales(evidence.baskets, evidence.receipts, stored.sales),
         *check_orders(evidence.orders, stored.orders, evidence.receipts.shelves),
         *check_billing(evidence.billing, evidence.vendors, stored.charges, _cleared(evidence.reconciled)),
+        *check_dashboards(evidence.dashboards),
         *check_licenses(evidence.licenses, stored.licenses, stored.verified, evidence.vendors),
         *(difference for one in evidence.reconciled for difference in check_reconciliation(books, one)),
     ]

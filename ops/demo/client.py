@@ -101,6 +101,11 @@ class Api:
                 return found
             cursor = f"&cursor={answer.body['meta']['next_cursor']}"
 
+    async def dashboard(self, token: str, path: str) -> dict[str, Any]:
+        """A page of a vendor's analytics."""
+        headers = {"Authorization": token}
+        return await self._data("GET", f"/api/v1/vendor/analytics/{path}", 200, headers=headers)
+
     async def create_ad(self, token: str, ad: dict[str, Any]) -> str:
         """A draft; its id."""
         body = await self._data("POST", "/api/v1/vendor/ads", 201, json=ad, headers={"Authorization": token})

@@ -88,7 +88,8 @@ class Errand:
         return 0 if self.course is Course.REJECTED else sum(line.total_cents for line in self.kept_lines)
 
     def nudged(self, now: datetime) -> bool:
-        return self.course is Course.IGNORED and self.placed_at + NUDGE_AFTER <= now
+        """Whether it waits, and its vendor was asked. One that has expired may have been: the clock moves in leaps."""
+        return self.course is Course.IGNORED and self.placed_at + NUDGE_AFTER <= now < self.placed_at + EXPIRES_AFTER
 
     def expired(self, now: datetime) -> bool:
         return self.course is Course.IGNORED and self.placed_at + EXPIRES_AFTER <= now
@@ -164,16 +165,28 @@ class StoredOrders:
 
 def check_orders(book: OrderBook, stored: StoredOrders, shelves: Mapping[str, int]) -> list[Difference]:
     """Orders, shelves, events and money against our own books, in both directions; `shelves` as they were filled."""
-    due = {errand.id: errand.state(stored.now) for errand in book.errands}
+    due = {errand.id: _as_nudged(errand.state(stored.now), stored.states.get(errand.id)) for errand in book.errands}
+    told = {**events_of(book, stored.now), **_nudges(stored)}
     return [
         *(Difference("orders after checkout", failure, "an answer", None) for failure in book.failures),
         *_both_ways("order", due, stored.states),
         *_both_ways("shelves", shelves_of(book, shelves, stored.now), stored.shelves),
-        *_both_ways("events", events_of(book, stored.now), stored.told),
+        *_both_ways("events", told, stored.told),
         *(Difference("ledger check", fault, "whole books", "a fault") for fault in stored.ledger.faults),
         *_both_ways("ledger", balances_of(book), {k: v for k, v in stored.ledger.balances.items() if v}),
         *_till(book),
     ]
+
+
+def _as_nudged(due: OrderState, found: OrderState | None) -> OrderState:
+    """An expired order may have been nudged before, or not."""
+    return due._replace(nudged=found.nudged) if found and due.status == "expired" else due
+
+
+def _nudges(stored: StoredOrders) -> dict[str, int]:
+    """As many events as there are orders that say so."""
+    count = sum(state.nudged for state in stored.states.values())
+    return {"order_nudged": count} if count else {}
 
 
 def shelves_of(book: OrderBook, filled: Mapping[str, int], now: datetime) -> dict[str, tuple[int, int]]:
@@ -188,12 +201,12 @@ def shelves_of(book: OrderBook, filled: Mapping[str, int], now: datetime) -> dic
 
 
 def events_of(book: OrderBook, now: datetime) -> dict[str, int]:
-    """How many of each type must have been told."""
+    """How many of each type must have been told, nudges apart."""
     found = Counter[str]()
     for errand in book.errands:
         course = errand.course
         if course is Course.IGNORED:
-            found.update(order_nudged=errand.nudged(now), order_expired=errand.expired(now))
+            found.update(order_expired=errand.expired(now))
         else:
             found.update(order_decided=1 + (course is Course.PARTLY), order_canceled=course is Course.CANCELED)
         if course in DELIVERED:

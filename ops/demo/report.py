@@ -16,6 +16,7 @@ from ops.demo.audit import Line
 from ops.demo.billing import Billing
 from ops.demo.books import Difference, Place
 from ops.demo.courses import OrdersSummary
+from ops.demo.dashboards import Dashboards
 from ops.demo.receipts import SalesLine
 
 SHOWN_MAX: Final = 20  #: differences; the rest is counted
@@ -53,6 +54,7 @@ class Report:
     carts_with_ads: int
     orders: OrdersSummary
     billing: Billing
+    dashboards: Dashboards
     reconciled: list[str]  #: days whose reconciliation is at zero
     differences: list[Difference]
     seconds: dict[str, float]
@@ -94,6 +96,7 @@ class Report:
             },
             "orders": asdict(self.orders),
             "billing": self.billing.as_json(),
+            "dashboards": self.dashboards.as_json(),
             "reconciled": self.reconciled,
             "differences": [asdict(difference) for difference in self.differences],
             "seconds": self.seconds,
@@ -118,6 +121,7 @@ def show(report: Report, console: Console) -> None:
     console.print(_sales(report))
     console.print(_books(report.orders))
     console.print(_billing(report.billing))
+    console.print(_dashboards(report.dashboards))
     console.print(f"reconciled to zero: {', '.join(report.reconciled) or 'no day'}")
     console.print(
         f"the API was at {report.api}, its console at {report.api}/console: `packstream up --data {report.data}` "
@@ -139,6 +143,16 @@ def _licenses(counts: dict[str, int]) -> str:
     return (
         f"{counts['uploaded']} licences were uploaded, {counts['approved']} approved by an administrator; before that, "
         f"{counts['activations_refused']} activation of an ad was tried and refused."
+    )
+
+
+def _dashboards(dashboards: Dashboards) -> str:
+    name, kpis = dashboards.best
+    return (
+        f"the warehouse's dashboard of {name}: {kpis.orders:,} orders, {_dollars(kpis.net_cents)} $ net, "
+        f"{_dollars(kpis.aov_cents)} $ an order; ads: {kpis.impressions:,} impressions, {kpis.clicks:,} clicks, "
+        f"{_dollars(kpis.spend_cents)} $ spent, {_dollars(kpis.attributed_cents)} $ owed to them, "
+        f"ROAS {kpis.roas:.2f}; all {len(dashboards.shown)} vendors' dashboards were compared with Postgres."
     )
 
 

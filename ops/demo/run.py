@@ -17,6 +17,7 @@ from ops.demo.billing import compare_with_stripe
 from ops.demo.books import Books
 from ops.demo.client import Api
 from ops.demo.courses import summary
+from ops.demo.dashboards import compare_with_warehouse
 from ops.demo.opening import Marketplace, open_marketplace
 from ops.demo.plan import make_plan
 from ops.demo.progress import Progress, say
@@ -94,6 +95,7 @@ async def _run(options: Options, system: System, api: Api, views: Sequence[PageV
         orders=summary(evidence.orders, evidence.stored.orders),
         reconciled=[one.day for one in evidence.reconciled if one.ok and one.closed],
         billing=evidence.billing,
+        dashboards=evidence.dashboards,
         differences=differences,
         seconds={**progress.seconds, "in all": progress.total_seconds()},
         client_cpu_s=round(time.process_time(), 2),
@@ -127,9 +129,24 @@ async def _replay_and_settle(
     with progress.stage("billing, and comparing with Stripe"):
         await settling.billed(settings)
         billing = await compare_with_stripe(settings)
+    with progress.stage("comparing dashboards with Postgres"):
+        sellers = {planned.name: account for planned, account in marketplace.vendors.items()}
+        dashboards = await compare_with_warehouse(api, settings, sellers, days)
     vendors = {account.store_id for account in marketplace.vendors.values()}
     baskets, receipts, orders = shopping.baskets, shopping.receipts, shopping.trade.book
-    return Evidence(views, books, marketplace.licenses, vendors, stored, reconciled, baskets, receipts, orders, billing)
+    return Evidence(
+        views=views,
+        books=books,
+        licenses=marketplace.licenses,
+        vendors=vendors,
+        stored=stored,
+        reconciled=reconciled,
+        baskets=baskets,
+        receipts=receipts,
+        orders=orders,
+        billing=billing,
+        dashboards=dashboards,
+    )
 
 
 def _baskets(options: Options, views: Sequence[PageView], stores: int) -> list[Basket]:

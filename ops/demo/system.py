@@ -28,7 +28,7 @@ MARK: Final = "made-by-packstream-demo"
 """A file in every directory that a demo has made, and may empty again."""
 
 STOP_S: Final = 40.0
-NEEDED: Final = ("postgres", "kafka", "redis", "gcs", "stripe")  #: parts; the last two take licences and money
+NEEDED: Final = ("postgres", "kafka", "redis", "gcs", "bigquery", "stripe")  #: parts
 ENVIRONMENT: Final = {
     "PACKSTREAM_ENV": "dev",
     "RATE_LIMIT_SCALE": "1000",  # a week of views in two minutes

@@ -20,7 +20,7 @@ from ops.stack.paths import DataDir
 from ops.stack.processes import Identity
 
 ROWS = 240
-PARTS = "postgres,kafka,redis,gcs,stripe"
+PARTS = "postgres,kafka,redis,gcs,stripe,bigquery"
 TAMPER = """
 CREATE OR REPLACE FUNCTION keep_one() RETURNS trigger LANGUAGE plpgsql AS
 $$ BEGIN NEW.reserved := OLD.reserved; RETURN NEW; END $$;
@@ -97,6 +97,8 @@ def test_two_days_of_page_views_add_up_to_the_last_micro(start: Start, data: Dat
     assert 0 < sales["carts"] <= sales["purchases"] <= sales["units"]
     assert sales["carts"] <= sales["orders"]
     assert sales["ordered_cents"] > 0
+    assert report["dashboards"]["vendors"] == vendors
+    assert report["dashboards"]["best"]["net_cents"] > 0
     orders = report["orders"]
     assert sum(orders["outcomes"].values()) == sales["orders"]
     assert {"closed", "expired"} <= orders["outcomes"].keys()
