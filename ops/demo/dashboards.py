@@ -75,14 +75,16 @@ class Dashboards:
 async def compare_with_warehouse(
     api: Api, settings: Settings, vendors: Mapping[str, Account], days: Sequence[date]
 ) -> Dashboards:
-    """Ask until all dashboards say what Postgres has; after PATIENCE_S they are taken as they are."""
+    """Ask each until its dashboards say what Postgres has; after PATIENCE_S they are taken as they are."""
     stored = await _stored(settings, [account.store_id for account in vendors.values()])
     names = {account.store_id: name for name, account in vendors.items()}
     deadline = time.monotonic() + PATIENCE_S
+    shown: dict[str, Kpis] = {}
     while True:
-        shown = await _shown(api, vendors, days)
-        if shown == stored or time.monotonic() > deadline:
+        late = [account for account in vendors.values() if shown.get(account.store_id) != stored[account.store_id]]
+        if not late or (shown and time.monotonic() > deadline):
             return Dashboards(shown, stored, names)
+        shown |= await _shown(api, late, days)
         await asyncio.sleep(POLL_S)
 
 
@@ -101,7 +103,7 @@ async def _stored(settings: Settings, stores: Sequence[str]) -> dict[str, Kpis]:
         await db.close()
 
 
-async def _shown(api: Api, vendors: Mapping[str, Account], days: Sequence[date]) -> dict[str, Kpis]:
+async def _shown(api: Api, vendors: Sequence[Account], days: Sequence[date]) -> dict[str, Kpis]:
     asked = f"from={days[0]}&to={days[-1]}"
 
     async def look(account: Account) -> Kpis:
@@ -114,8 +116,8 @@ async def _shown(api: Api, vendors: Mapping[str, Account], days: Sequence[date])
             **{name: ads[name] for name in ("conversions", "attributed_cents", "impressions", "clicks", "spend_cents")},
         )
 
-    found = await each(list(vendors.values()), look, lambda count=1: None)
-    return {account.store_id: kpis for account, kpis in zip(vendors.values(), found, strict=True)}
+    found = await each(vendors, look, lambda count=1: None)
+    return {account.store_id: kpis for account, kpis in zip(vendors, found, strict=True)}
 
 
 def check_dashboards(dashboards: Dashboards) -> list[Difference]:
