@@ -379,4 +379,4 @@ def test_orders_live_by_the_model(alone_settings: Settings) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_orders_live_by_the_model_for_longer(alone_settings: Settings) -> None:
-    drive(alone_settings, runs=100, steps_a_run=40)
+    drive(alone_settings, runs=40, steps_a_run=40)
