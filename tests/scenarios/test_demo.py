@@ -22,10 +22,10 @@ from ops.stack.processes import Identity
 ROWS = 240
 PARTS = "postgres,kafka,redis,gcs,stripe,bigquery"
 TAMPER = """
-CREATE OR REPLACE FUNCTION keep_one() RETURNS trigger LANGUAGE plpgsql AS
-$$ BEGIN NEW.reserved := OLD.reserved; RETURN NEW; END $$;
-CREATE TRIGGER keep_one BEFORE UPDATE ON inventory FOR EACH ROW WHEN (NEW.reserved > OLD.reserved)
-EXECUTE FUNCTION keep_one();
+CREATE OR REPLACE FUNCTION add_one() RETURNS trigger LANGUAGE plpgsql AS
+$$ BEGIN NEW.on_hand := NEW.on_hand + 1; RETURN NEW; END $$;
+CREATE TRIGGER add_one BEFORE UPDATE ON inventory FOR EACH ROW WHEN (NEW.reserved > OLD.reserved)
+EXECUTE FUNCTION add_one();
 CREATE OR REPLACE FUNCTION tamper() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN UPDATE licenses SET status = 'pending'; NEW.spend_micros := NEW.spend_micros + 1; RETURN NEW; END $$;
 CREATE TRIGGER tamper BEFORE INSERT ON ad_daily_rollups FOR EACH ROW WHEN (NEW.spend_micros > 0)
@@ -110,7 +110,9 @@ def test_two_days_of_page_views_add_up_to_the_last_micro(start: Start, data: Dat
 
 @pytest.mark.slow
 @pytest.mark.timeout(420)
-def test_a_micro_too_much_licences_not_as_decided_and_stock_not_held_fail_the_demo(start: Start, data: DataDir) -> None:
+def test_a_micro_too_much_licences_not_as_decided_and_stock_from_nowhere_fail_the_demo(
+    start: Start, data: DataDir
+) -> None:
     process = start("--days", "1", "--rows", "60")
 
     def tampered() -> bool:
