@@ -12,7 +12,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -84,7 +85,10 @@ class AnalyticsAgent:
         """The agent's body, on each topic. It never lets an exception out, and acknowledges only what is dealt with."""
         async for batch in drain(self._app, stream, records_max=BATCH_RECORDS):
             try:
-                await asyncio.gather(*(self._handle(events) for events in batch.values()))
+                async with self._apart_from_backfills():
+                    await asyncio.gather(*(self._handle(events) for events in batch.values()))
+            except SucceededError as exc:
+                log.warning("batch_left", detail=str(exc))  # never acknowledged
             except Exception as exc:
                 restart(self._app, f"{self.name} failed: {exc!r}")
                 return
@@ -97,6 +101,27 @@ class AnalyticsAgent:
     def applied(self) -> Mapping[tuple[str, int], int]:
         """The last offset whose rows are written, by topic and partition."""
         return self._applied
+
+    @asynccontextmanager
+    async def _apart_from_backfills(self) -> AsyncIterator[None]:
+        """No page of a backfill is written meanwhile, unless the connection is lost: the views are the second wall."""
+        tx = self._sessions()
+        try:
+            await self._patiently(partial(self._keep_apart, tx), self._app.consumer_generation_id)
+            yield
+        finally:
+            try:
+                await tx.close()
+            except Exception as exc:
+                if not passing(exc):
+                    raise
+
+    async def _keep_apart(self, tx: AsyncSession) -> None:
+        try:
+            await positions.keep_apart(tx, backfill=False)
+        except BaseException:
+            await tx.rollback()
+            raise
 
     async def _handle(self, events: Sequence[Any]) -> None:
         """The records of one partition, in order."""
@@ -167,7 +192,7 @@ class AnalyticsAgent:
         doubtful = any(
             taken.replay_of is not None or taken.message.offset < max(place.doubtful_until, place.next_offset)
             for taken in fresh
-        )
+        ) or await self._patiently(partial(self._announced, fresh), generation)
         refused = await self._writer.write(
             place, [fact for taken in fresh for fact in taken.facts], doubtful=doubtful, generation=generation
         )
@@ -207,6 +232,14 @@ class AnalyticsAgent:
             return {}
         async with self._sessions.begin() as tx:
             return await ads.day_totals(tx, wanted)
+
+    async def _announced(self, fresh: Iterable[Taken]) -> bool:
+        """Whether a backfill may have written some of the rows."""
+        ids = [fact.row_id for taken in fresh for fact in taken.facts]
+        if not ids:
+            return False
+        async with self._sessions.begin() as tx:
+            return await positions.announced(tx, ids)
 
     async def _complete(self, place: Place, batch: Sequence[Taken], known: set[int], until: int) -> int:
         """Everything that says that the batch is dealt with, in one transaction; how many letters are new."""

@@ -88,7 +88,7 @@ class Worker:
         self.app = create_app(settings)
         self.clock = Clock()
         self.link = RedisLink(settings.redis_url)
-        self.engine = make_engine(settings.sqlalchemy_url, pool_size=6, application="packstream-worker")
+        self.engine = make_engine(settings.sqlalchemy_url, pool_size=8, application="packstream-worker")
         self.sessions = make_sessions(self.engine)
         self.grace = Grace(settings.ad_token_ttl_s, settings.clock_skew_s)
         self.bulk: list[BulkAgent] = []

@@ -14,7 +14,7 @@ from models.analytics.positions import Place, StreamPlace
 from models.database import make_engine, make_sessions
 from schemas.codec import decode
 from schemas.records import Record
-from streams.facts import facts_of, needs_spend
+from streams.facts import DaySpend, facts_of, needs_spend
 from tests.ads_driver import execute
 from tests.api_driver import Api
 from tests.facts_site import expected_ids, until_exactly
@@ -22,15 +22,24 @@ from tests.facts_site import expected_ids, until_exactly
 FALLEN = ("rejected", "canceled", "expired")
 
 
-async def deliver(api: Api, store: BigQuery) -> None:
-    """What relay and agent do with the outbox of orders and rollups, once each."""
+async def published(api: Api) -> tuple[list[Record], DaySpend]:
+    """The events of orders and rollups in the outbox, and what their charges are split by."""
     sql = "SELECT payload FROM outbox_events WHERE aggregatetype IN ('orders', 'ads.rollups') ORDER BY seq"
     events: list[Record] = [decode(row.payload) for row in await execute(api, sql)]
-    engine = make_engine(api.services.settings.sqlalchemy_url, pool_size=1, application="test")
-    sessions = make_sessions(engine)
     wanted = {day for event in events if (day := needs_spend(event)) is not None}
-    async with sessions() as tx:
-        spend = await ads.day_totals(tx, wanted) if wanted else {}
+    if not wanted:
+        return events, {}
+    engine = make_engine(api.services.settings.sqlalchemy_url, pool_size=1, application="test")
+    async with make_sessions(engine)() as tx:
+        spend = await ads.day_totals(tx, wanted)
+    await engine.dispose()
+    return events, spend
+
+
+async def deliver(api: Api, store: BigQuery) -> None:
+    """What relay and agent do with the outbox of orders and rollups, once each."""
+    events, spend = await published(api)
+    engine = make_engine(api.services.settings.sqlalchemy_url, pool_size=1, application="test")
 
     async def once(act: Any, generation: int) -> Any:
         return await act()
@@ -38,7 +47,8 @@ async def deliver(api: Api, store: BigQuery) -> None:
     facts = [fact for event in events for fact in facts_of(event, spend)]
     place = Place("test", 0, 1, 0, 0)
     place.streams = {table: StreamPlace(await store.open_stream(table)) for table in {fact.table for fact in facts}}
-    await WarehouseWriter(store, sessions, once).write(place, facts, doubtful=True, generation=1)
+    writer = WarehouseWriter(store, make_sessions(engine), once)
+    await writer.write(place, facts, doubtful=True, generation=1)
     await engine.dispose()
     await until_exactly(store, expected_ids(events, spend), timeout_s=10)
 

@@ -108,6 +108,12 @@ async def charge_day(tx: AsyncSession, day: date, *, shards: int, now: datetime)
     return True
 
 
+async def charged_days(tx: AsyncSession, *, after: date | None) -> Sequence[date]:
+    """Days whose charges are written, in order, from behind `after` on."""
+    query = select(AdDay.day).where(AdDay.charged_at.is_not(None)).order_by(AdDay.day)
+    return (await tx.scalars(query if after is None else query.where(AdDay.day > after))).all()
+
+
 async def record_late(tx: AsyncSession, late: Sequence[LateEvent], *, now: datetime) -> None:
     """Keep events that cannot be counted any more, each once."""
     rows = [

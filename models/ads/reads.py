@@ -125,8 +125,18 @@ async def day_totals(
     )
     found: dict[tuple[UUID, date], list[AdDayTotals]] = {}
     for row in rows:
-        totals = AdDayTotals(
-            ad_id=row.ad_id, impressions=row.impressions, clicks=row.clicks, spend_micros=row.spend_micros
-        )
-        found.setdefault((row.store_id, row.day), []).append(totals)
+        found.setdefault((row.store_id, row.day), []).append(_totals(row))
     return found
+
+
+async def totals_of_day(tx: AsyncSession, day: date) -> dict[UUID, list[AdDayTotals]]:
+    """The rollups of a day, by store and ad."""
+    rows = await tx.scalars(select(AdDailyRollup).where(AdDailyRollup.day == day).order_by(AdDailyRollup.ad_id))
+    found: dict[UUID, list[AdDayTotals]] = {}
+    for row in rows:
+        found.setdefault(row.store_id, []).append(_totals(row))
+    return found
+
+
+def _totals(row: AdDailyRollup) -> AdDayTotals:
+    return AdDayTotals(ad_id=row.ad_id, impressions=row.impressions, clicks=row.clicks, spend_micros=row.spend_micros)

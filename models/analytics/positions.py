@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Final
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from models.analytics.tables import WarehousePosition, WarehouseStream
+from models.analytics.tables import WarehouseBackfill, WarehouseBackfilled, WarehousePosition, WarehouseStream
+
+WRITING: Final = 0x77617265  #: the advisory lock of `keep_apart`
+PATIENT: Final = ["statement_timeout", "idle_in_transaction_session_timeout"]
 
 
 class SucceededError(Exception):
@@ -92,7 +96,53 @@ async def forget_streams(tx: AsyncSession, place: Place, *, wall: datetime) -> N
 async def next_offsets(tx: AsyncSession, topic: str) -> dict[int, int]:
     """By partition, the offset up to which everything is written."""
     query = select(WarehousePosition.partition, WarehousePosition.next_offset).where(WarehousePosition.topic == topic)
-    return dict((await tx.execute(query)).tuples().all())
+    return {partition: offset for partition, offset in await tx.execute(query)}  # noqa: C416
+
+
+# -- backfills --------------------------------------------------------------------------------------------------------
+
+
+async def keep_apart(tx: AsyncSession, *, backfill: bool) -> None:
+    """Until the transaction ends, no page of a backfill is written while the agent's batches are, and the other way.
+
+    Waits for its turn, and may then wait for the warehouse, for as long as it takes.
+    """
+    for name in PATIENT:
+        await tx.execute(select(func.set_config(name, "0", True)))
+    lock = func.pg_advisory_xact_lock if backfill else func.pg_advisory_xact_lock_shared
+    await tx.execute(select(lock(WRITING)))
+
+
+async def announce(tx: AsyncSession, row_ids: Collection[str]) -> None:
+    """A backfill is about to write these rows."""
+    rows = [{"row_id": row_id} for row_id in sorted(row_ids)]
+    if not rows:
+        return
+    await tx.execute(insert(WarehouseBackfilled).on_conflict_do_nothing(), rows)
+
+
+async def announced(tx: AsyncSession, row_ids: Collection[str]) -> bool:
+    """Whether any of these rows may be there already, by a backfill."""
+    query = select(WarehouseBackfilled.row_id).where(WarehouseBackfilled.row_id.in_(row_ids)).limit(1)
+    return (await tx.execute(query)).first() is not None
+
+
+async def progress(tx: AsyncSession) -> dict[str, str]:
+    """Cursors of the backfill that is under way, by section."""
+    rows = await tx.execute(select(WarehouseBackfill.section, WarehouseBackfill.cursor))
+    return {section: cursor for section, cursor in rows}  # noqa: C416
+
+
+async def keep_progress(tx: AsyncSession, section: str, cursor: str, *, wall: datetime) -> None:
+    """A section has come so far."""
+    statement = insert(WarehouseBackfill).values(section=section, cursor=cursor, updated_at=wall)
+    said = {"cursor": cursor, "updated_at": wall}
+    await tx.execute(statement.on_conflict_do_update(index_elements=["section"], set_=said))
+
+
+async def forget_progress(tx: AsyncSession) -> None:
+    """The next backfill begins at the beginning."""
+    await tx.execute(delete(WarehouseBackfill))
 
 
 async def _set(tx: AsyncSession, place: Place, wall: datetime, **values: int | None) -> None:

@@ -42,3 +42,21 @@ class WarehouseStream(Base):
     table_name: Mapped[str] = mapped_column(Text, primary_key=True)
     stream: Mapped[str] = mapped_column(Text)
     row_offset: Mapped[int] = mapped_column(comment="of the next row in the stream")
+
+
+class WarehouseBackfilled(Base):
+    """A row that a backfill has written, or is about to: its event, should it come, may find it there."""
+
+    __tablename__ = "warehouse_backfilled"
+
+    row_id: Mapped[str] = mapped_column(Text, primary_key=True)
+
+
+class WarehouseBackfill(Base):
+    """How far a backfill has come that is under way or was interrupted."""
+
+    __tablename__ = "warehouse_backfills"
+
+    section: Mapped[str] = mapped_column(Text, primary_key=True)
+    cursor: Mapped[str] = mapped_column(Text, comment="of the last order or day that is done")
+    updated_at: Mapped[datetime] = mapped_column(comment="wall time")

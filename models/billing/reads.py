@@ -27,6 +27,14 @@ async def ad_spend(tx: AsyncSession, day: date) -> dict[UUID, tuple[int, int]]:
     return {store_id: (micros, cents) for store_id, micros, cents in rows}
 
 
+async def ad_charges(tx: AsyncSession, day: date) -> dict[UUID, UsageCharge]:
+    """The charges of a day of advertising, by store."""
+    rows = await tx.scalars(
+        select(UsageCharge).where(UsageCharge.type == UsageType.AD_SPEND, UsageCharge.for_date == day)
+    )
+    return {row.store_id: row for row in rows}
+
+
 async def charge(tx: AsyncSession, charge_id: UUID) -> UsageCharge | None:
     """A usage charge, if there is one of this id."""
     return await tx.get(UsageCharge, charge_id)

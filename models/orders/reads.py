@@ -104,3 +104,9 @@ async def known(tx: AsyncSession, order_ids: Collection[UUID]) -> set[UUID]:
 def of_store(store_id: UUID) -> ColumnElement[bool]:
     """Of either side."""
     return or_(Order.buyer_store_id == store_id, Order.vendor_store_id == store_id)
+
+
+async def all_orders(tx: AsyncSession, *, after: UUID | None, limit: int) -> Sequence[Order]:
+    """Orders of all stores with lines and intents, by id, from behind `after` on."""
+    query = select(Order).order_by(Order.id).limit(limit).options(*WHOLE)
+    return (await tx.scalars(query if after is None else query.where(Order.id > after))).all()

@@ -32,6 +32,7 @@ COMMANDS: dict[str, Entry] = {
     "rollup": Entry("ops.cli.rollup:rollup", "Show and run the daily ad rollups."),
     "warehouse": Entry("ops.cli.warehouse:warehouse", "Make and check the tables of the warehouse."),
     "billing": Entry("ops.cli.billing:billing", "Hold charges and subscriptions against Stripe."),
+    "backfill": Entry("ops.cli.backfill:backfill", "Make the warehouse's rows again from Postgres."),
     "admin": Entry("ops.cli.admin:admin", "Create admins; set a store's state, audited."),
     "bench": Entry("ops.cli.bench:bench", "Run a benchmark."),
     "demo": Entry("ops.cli.demo:demo", "Replay a marketplace week of real impressions and check it."),

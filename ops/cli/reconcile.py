@@ -11,7 +11,9 @@ import click
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from models.errors import Unavailable
 from ops.cli.context import with_settings
+from ops.gap_proof import TopicProof, prove
 from ops.reconcile import Reconciliation, reconcile_days
 from ops.settings import Settings
 
@@ -27,14 +29,22 @@ def days_option(_context: click.Context, _parameter: click.Parameter, days: tupl
     "days",
     type=click.DateTime(["%Y-%m-%d"]),
     multiple=True,
-    required=True,
     callback=days_option,
     help="UTC day; may be given several times.",
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a day on standard output.")
+@click.option("--facts", is_flag=True, help="Prove that the warehouse has every committed event, topic by topic.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a day, or a topic, on standard output.")
 @with_settings
-def reconcile(settings: Settings, days: list[date], as_json: bool) -> None:
-    """Compare counters, rollups and charges of a day with the raw topic. Exit status 1 when anything differs."""
+def reconcile(settings: Settings, days: list[date], facts: bool, as_json: bool) -> None:
+    """Compare counters, rollups and charges of a day with the raw topic. Exit status 1 when anything differs.
+
+    With --facts (and no day): Postgres against Kafka against the warehouse, each topic with the watermark up to which
+    every committed event is proved present.
+    """
+    if facts == bool(days):
+        raise click.UsageError("say either --day (once or more) or --facts")
+    if facts:
+        _prove(settings, as_json)
     with Progress(
         SpinnerColumn(), TextColumn("{task.completed} records read"), TimeElapsedColumn(), console=Console(stderr=True)
     ) as bar:
@@ -43,6 +53,30 @@ def reconcile(settings: Settings, days: list[date], as_json: bool) -> None:
     for one in found:
         click.echo(json.dumps(one.as_json(), default=str) if as_json else describe(one))
     sys.exit(0 if all(one.ok for one in found) else 1)
+
+
+def _prove(settings: Settings, as_json: bool) -> None:
+    """Print the proof of each topic, and leave with 0 only without a gap."""
+    if not settings.has_warehouse:
+        raise click.ClickException("no warehouse is configured: set BIGQUERY_PROJECT, or BIGQUERY_ENDPOINT")
+    try:
+        found = asyncio.run(prove(settings))
+    except Unavailable as exc:
+        raise click.ClickException(exc.detail) from exc
+    for one in found:
+        click.echo(json.dumps(one.as_json()) if as_json else describe_proof(one))
+    sys.exit(0 if all(one.ok for one in found) else 1)
+
+
+def describe_proof(one: TopicProof) -> str:
+    """A topic in words."""
+    head = (
+        f"{one.topic}: all that was committed before {one.watermark} is present; {one.committed} events,"
+        f" {one.in_kafka} in Kafka, {one.in_warehouse} in the warehouse with {one.rows} rows, {one.pending} to come,"
+        f" {one.letters} dead letters, {one.parked} parked by the relay"
+    )
+    lines = [f"  {gap.level}: {gap.key} of event {gap.event_id} is missing" for gap in one.missing]
+    return "\n".join([head, *lines])
 
 
 def describe(one: Reconciliation) -> str:

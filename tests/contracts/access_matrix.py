@@ -168,6 +168,8 @@ TABLES: Final[Mapping[str, Access]] = {
     "agent_positions": Access("", "SIU", SERVICE_ALONE),
     "warehouse_positions": Access("", "S", SERVICE_ALONE),
     "warehouse_streams": Access("", "S", SERVICE_ALONE),
+    "warehouse_backfilled": Access("", "S", SERVICE_ALONE),
+    "warehouse_backfills": Access("", "S", SERVICE_ALONE),
     "ops_agent_lag": Access("", ""),
     "ops_dead_letters": Access("", ""),
     "ops_outbox_lag": Access("", ""),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
@@ -13,6 +14,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from click.testing import CliRunner
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
 from agents.warehouse_writer import WarehouseWriter
@@ -21,6 +23,9 @@ from models.analytics import positions
 from models.analytics.gateway import BigQuery
 from models.analytics.positions import SucceededError
 from models.database import make_sessions, new_id
+from ops.backfill import PLACE, Run
+from ops.cli import main
+from ops.gap_proof import prove
 from ops.settings import asyncpg_url
 from ops.stack.local import stack_down, stack_up
 from ops.stack.paths import DataDir
@@ -28,9 +33,9 @@ from ops.warehouse import connected_warehouse
 from schemas.codec import encode
 from schemas.records import AdDailyChargeRecorded, AdDayTotals, AdSpendRolledUp, Record
 from streams.facts import facts_of
-from streams.topics import ANALYTICS, ORDERS
+from streams.topics import AD_ROLLUPS, ANALYTICS, ORDERS
 from tests.ad_stream import WorkerProcess, eventually
-from tests.agent_site import Site, direct, make_store, notice, rows, running_site
+from tests.agent_site import Site, direct, execute, make_store, notice, publish, rows, running_site
 from tests.facts_site import PARTS, expected_ids, found_ids, roll_up, until_exactly
 from tests.order_events import NOON, attribution, canceled, checkout, decided, line, order, paid_out, reject
 from tests.relay_process import Relay, relay
@@ -209,6 +214,46 @@ async def test_what_is_refused_is_a_letter_and_what_is_beside_it_is_written(
     await until_exactly(store, fine)  # the replay wrote nothing a second time
 
 
+async def test_the_proof_names_what_is_missing_and_how_far_all_is_there(
+    site: Site, engine: AsyncEngine, store: BigQuery, worker: WorkerProcess, publisher: Relay
+) -> None:
+    events = lives(3)
+    began = datetime.now(UTC)
+    await publish(engine, *events)
+    await until_exactly(store, expected_ids(events))
+
+    async def proved() -> object:
+        whole, _ = await prove(site.settings)
+        return (whole.ok and whole.pending == 0 and whole.watermark > began.isoformat()) or whole
+
+    await eventually(proved, timeout_s=30)
+    whole, _ = await prove(site.settings)
+    assert whole.committed == whole.in_kafka == whole.in_warehouse >= len(events)
+    lost = f"order_decided:{events[1].order.order_id}:2"  # type: ignore[attr-defined]
+    await store.query("DELETE FROM {marketplace_events} WHERE row_id = @id", id=lost)
+    archived = "SELECT created_at FROM outbox_archive WHERE id = :id"
+    committed = (await rows(engine, archived, id=events[1].event_id))[0][0]
+    broken, _ = await prove(site.settings)
+    assert [(gap.level, gap.key) for gap in broken.missing] == [("warehouse", lost)]
+    assert (broken.ok, broken.in_warehouse) == (False, whole.in_warehouse - 1)
+    assert datetime.fromisoformat(broken.watermark) == committed
+    never_sent = new_id()
+    await execute(
+        engine,
+        "INSERT INTO outbox_archive SELECT seq + 1000000, now(), :fresh, aggregatetype, aggregateid, type, payload,"
+        " lane, headers, occurred_at, created_at - interval '1 second' FROM outbox_archive WHERE id = :id",
+        fresh=never_sent,
+        id=events[0].event_id,
+    )
+    broken, _ = await prove(site.settings)
+    assert [(gap.level, gap.key) for gap in broken.missing] == [("kafka", str(never_sent)), ("warehouse", lost)]
+    command = ["reconcile", "--facts", "--json", "--data", str(site.root / "cli")]
+    result = await asyncio.to_thread(CliRunner().invoke, main, command, env=site.environment)
+    assert result.exit_code == 1
+    assert [json.loads(row)["topic"] for row in result.stdout.splitlines()] == [ORDERS, AD_ROLLUPS]
+    await execute(engine, "DELETE FROM outbox_archive WHERE id = :id", id=never_sent)
+
+
 async def test_while_the_warehouse_is_away_nothing_is_lost_and_it_drains_when_it_is_back(
     site: Site, engine: AsyncEngine, store: BigQuery, worker: WorkerProcess
 ) -> None:
@@ -275,6 +320,25 @@ async def test_an_owner_that_died_while_it_wrote_is_succeeded_without_a_row_twic
         after, unended = await take_over(topic)
         assert (after.next_offset, after.doubtful_until, unended) == (13, 0, [])
         assert after.streams == heir.streams
+
+
+async def test_a_backfill_beside_the_stream_doubles_nothing(
+    site: Site, engine: AsyncEngine, store: BigQuery, worker: WorkerProcess
+) -> None:
+    """Rows that were filled before their events come, after, and at the same time."""
+    run = Run(store, make_sessions(engine), lambda _: None)
+    async with make_sessions(engine).begin() as tx:
+        run._place, _ = await positions.take_over(tx, PLACE, 0, first_offset=0, wall=datetime.now(UTC))
+    events = lives(30)
+    facts = [fact for event in events for fact in facts_of(event, {})]
+    third = len(facts) // 3
+    async with direct(site.environment["KAFKA_BROKERS"]) as kafka:
+        await run._write(facts[:third])
+        await asyncio.gather(kafka.send(*events), run._write(facts[third : 2 * third]))
+        await until_exactly(store, expected_ids(events))
+        await run._write(facts)
+    await until_exactly(store, expected_ids(events))
+    assert third <= run.report.rows <= 2 * third
 
 
 @pytest.mark.slow

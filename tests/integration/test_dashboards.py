@@ -13,6 +13,7 @@ from uuid import UUID
 import httpx
 import pytest
 
+import ops.backfill
 from api.ad_services import AdServices
 from api.routes import analytics
 from models.ads import closing
@@ -21,16 +22,20 @@ from models.ads.rules import EventKind, Placement, TargetType
 from models.ads.tokens import AdClaims
 from models.analytics.gateway import BigQuery
 from models.database import make_engine, make_sessions, new_id
+from ops.backfill import backfill
 from ops.settings import Settings
 from ops.stack.local import stack_down, stack_up
 from ops.stack.paths import DataDir
-from ops.warehouse import apply, connected_warehouse
+from ops.warehouse import apply, check, connected_warehouse
+from schemas.warehouse_tables import TABLES
+from streams.facts import facts_of
 from tests.ads_driver import active_ad, at, execute
 from tests.api_driver import ADDRESS, Api, Person, fields, ok, problem, running
 from tests.cart_shop import open_shop, promise, quote, stock
 from tests.checkout_driver import check_out
-from tests.dashboard_driver import compare_sales, deliver, sales_by_postgres
+from tests.dashboard_driver import compare_sales, deliver, published, sales_by_postgres
 from tests.delivery_driver import appoint
+from tests.facts_site import found_ids
 from tests.ledger_driver import collect, confirm, delivered
 from tests.local_stack import Database, Stack, settings_for
 from tests.order_driver import step
@@ -84,8 +89,8 @@ async def see(api: Api, person: Person, path: str, **params: str) -> dict[str, A
     return found
 
 
-async def test_sales_equal_postgres_to_the_cent(shop: Api, store: BigQuery) -> None:
-    """A dozen checkouts at two vendors over ten days, with promos, decisions and cancels as a die says."""
+async def trade(shop: Api) -> list[Person]:
+    """A dozen checkouts at two vendors over ten days, with promos, decisions and cancels as a die says; the vendors."""
     dice = random.Random(20270301)
     vendors = [await open_shop(shop), await open_shop(shop)]
     buyers = [await shop.register("buyer") for _ in range(3)]
@@ -109,6 +114,11 @@ async def test_sales_equal_postgres_to_the_cent(shop: Api, store: BigQuery) -> N
         for order in done["vendor_orders"]:
             vendor = next(one for one in vendors if one.store["id"] == order["vendor_store_id"])
             await live(shop, dice, buyer, vendor, order)
+    return vendors
+
+
+async def test_sales_equal_postgres_to_the_cent(shop: Api, store: BigQuery) -> None:
+    vendors = await trade(shop)
     await deliver(shop, store)
     for vendor, first in zip(vendors, (date(2027, 2, 25), FIRST), strict=True):
         shown = await see(shop, vendor, MARKETPLACE, **{"from": str(first), "to": str(LAST)})
@@ -124,6 +134,50 @@ async def test_sales_equal_postgres_to_the_cent(shop: Api, store: BigQuery) -> N
     assert [point["date"] for point in months["series"]] == ["2027-01-01", "2027-02-01", "2027-03-01"]
     for other in (weeks, months):
         assert sum(point["net_cents"] for point in other["series"]) == shown["kpis"]["net_cents"]
+
+
+async def test_a_backfill_from_postgres_says_what_the_stream_says_and_doubles_nothing(
+    shop: Api, store: BigQuery, own: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vendors = await trade(shop)
+    ad = await active_ad(shop, vendors[0])
+    await close(shop, date(2027, 2, 27), {ad["id"]: 1_234_567})
+    monkeypatch.setattr(ops.backfill, "ORDERS_AT_ONCE", 5)
+
+    def interrupt(_: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        await backfill(own, progress=interrupt)
+    begun = (await found_ids(store)).total()
+    report = await backfill(own)
+    assert report.ok
+    assert report.resumed
+    rows = await everything(store)
+    assert (report.rows, report.present) == (len(rows) - begun, 0)
+    assert report.orders == (await execute(shop, "SELECT count(*) FROM orders"))[0][0] - 5
+    events, spend = await published(shop)
+    for fact in (fact for event in events for fact in facts_of(event, spend)):
+        found = rows.pop(fact.row_id, None)
+        if found is None:  # decisions of one moment are told as one
+            assert fact.row_id.startswith(("order_decided:", "conversion:"))
+            continue
+        assert found["source"] == "backfill"
+        same = {name: value for name, value in fact.row.items() if name not in ("source", "event_id")}
+        assert {name: found[name] for name in same} == same
+    assert rows == {}
+    again = await backfill(own)
+    assert (again.resumed, again.rows, again.present) == (False, 0, report.rows + begun)
+    for vendor in vendors:
+        shown = await see(shop, vendor, MARKETPLACE, **{"from": str(FIRST)})
+        compare_sales(shown, await sales_by_postgres(shop, vendor.store["id"], FIRST, LAST))
+    assert (await see(shop, vendors[0], ADS))["kpis"]["spend_cents"] == 123
+    assert await check(store) == []
+
+
+async def everything(store: BigQuery) -> dict[str, dict[str, Any]]:
+    """All rows by id."""
+    return {row["row_id"]: dict(row) for table in TABLES for row in await store.query(f"SELECT * FROM {{{table}}}")}
 
 
 def days(first: date, last: date) -> list[str]:
