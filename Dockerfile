@@ -13,6 +13,10 @@ COPY requirements.lock /tmp/requirements.lock
 RUN /opt/venv/bin/pip install --require-hashes --no-deps -r /tmp/requirements.lock
 
 FROM python:${PYTHON}-slim AS base
+# What the worker's media agent opens videos and scans with.
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends ffmpeg tesseract-ocr \
+ && rm -rf /var/lib/apt/lists/*
 RUN groupadd --gid 10001 packstream \
  && useradd --uid 10001 --gid packstream --no-create-home --shell /usr/sbin/nologin packstream \
  && install -d -o packstream -g packstream /var/lib/packstream

@@ -6,7 +6,6 @@ same names; what was uploaded for media that are gone meanwhile is deleted like 
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -26,7 +25,7 @@ from models.media.making import Maker, Result
 from models.media.processing import Claimed
 from models.media.rules import Failure
 
-AT_ONCE: Final = 2  #: each is a process that wants a core
+SLOTS: Final = 2  #: rounds that a worker runs side by side: each has a process that wants a core
 PUT_OFF: Final = timedelta(seconds=5)  #: after an outage
 
 PROCESSED = Counter("packstream_media_processed_total", "media that processing came to an end of", ["kind", "outcome"])
@@ -50,13 +49,12 @@ class MediaWork:
         self._lease = timedelta(seconds=lease_s)
 
     async def round(self) -> int:
-        """Process what is due, up to AT_ONCE media; how many were claimed."""
+        """Process what is due the longest; how many that were, none or one."""
         wall = datetime.now(UTC)
         async with self._sessions.begin() as tx:
-            claimed = await processing.claim(tx, limit=AT_ONCE, until=wall + self._lease, wall=wall)
-        async with asyncio.TaskGroup() as group:
-            for job in claimed:
-                group.create_task(self._deal_with(job))
+            claimed = await processing.claim(tx, limit=1, until=wall + self._lease, wall=wall)
+        for job in claimed:
+            await self._deal_with(job)
         return len(claimed)
 
     async def _deal_with(self, job: Claimed) -> None:

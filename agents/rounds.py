@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Final, TypeVar
 
 import structlog
@@ -61,6 +61,16 @@ class Rounds:
                 await self._woken.wait()
         except TimeoutError:
             return
+
+
+def waking(rounds: Sequence[Rounds]) -> Callable[[Any], Awaitable[None]]:
+    """Tells all of them that there is something to do."""
+
+    async def wake(event: Any) -> None:
+        for one in rounds:
+            await one.wake(event)
+
+    return wake
 
 
 class ClaimLost(Exception):

@@ -23,10 +23,10 @@ from agents.app import create_app, own_store, worker_directory
 from agents.billing import Biller
 from agents.draft_work import DraftWork
 from agents.mailer import Mailer
-from agents.media_work import MediaWork, empty_scratch
+from agents.media_work import SLOTS, MediaWork, empty_scratch
 from agents.order_ticker import Ticker
 from agents.order_ttl import OrderTtl
-from agents.rounds import Rounds
+from agents.rounds import Rounds, waking
 from agents.runtime.bulk import BulkAgent, BulkFold
 from agents.runtime.crash import restart
 from agents.runtime.effects import After, EffectAgent, Handler
@@ -208,9 +208,9 @@ class Worker:
         work = MediaWork(sessions=self.sessions, store=store, maker=maker, lease_s=lease_s, now=now)
         reader = draft_reader(settings)
         drafting = DraftWork(sessions=self.sessions, store=store, reader=reader, lease_s=lease_s, now=now)
-        rounds = Rounds("media", work.round, maker.close)
-        self.rounds += [rounds, Rounds("drafts", drafting.round, reader.close)]
-        self._effects(MEDIA, MEDIA_TOPIC, media.handlers(store, now), {"media_uploaded": rounds.wake})
+        processing = [Rounds(f"media-{slot}", work.round, maker.close) for slot in range(SLOTS)]
+        self.rounds += [*processing, Rounds("drafts", drafting.round, reader.close)]
+        self._effects(MEDIA, MEDIA_TOPIC, media.handlers(store, now), {"media_uploaded": waking(processing)})
 
     def _effects(
         self,

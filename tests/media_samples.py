@@ -63,9 +63,9 @@ def photo() -> bytes:
     return picture((2000, 1000), exif=exif)
 
 
-def bomb() -> bytes:
-    """A PNG of a few bytes that would be 900 million pixels."""
-    header = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 6, 0, 0, 0)
+def bomb(side_px: int = 30_000) -> bytes:
+    """A PNG of a few bytes that would be so large."""
+    header = struct.pack(">IIBBBBB", side_px, side_px, 8, 6, 0, 0, 0)
     chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(bytes(1000))), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks

@@ -69,6 +69,6 @@ def cleaned(text: str) -> str:
     return "\n".join(lines).strip()[:TEXT_CHARS_MAX]
 
 
-def has_text(text: str) -> bool:
-    """Whether it is more than stray marks."""
+def is_enough(text: str) -> bool:
+    """Whether a PDF with this text is no scan."""
     return sum(not char.isspace() for char in text) >= TEXT_CHARS_MIN

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 from models.http_json import Refused
 from models.media import children, videos
 from models.media.children import Ended
-from models.media.deriving import PAGES, TEXT, TYPES, ExitStatus, Made, Shortfall, cleaned, has_text
+from models.media.deriving import PAGES, TEXT, TYPES, ExitStatus, Made, Shortfall, cleaned
 from models.media.ocr import Ocr
 from models.media.rules import DOCUMENTS, ORIGINAL, Failure, MediaKind
 
@@ -67,22 +67,19 @@ class Maker:
         return await children.run(argv, directory=place)
 
     async def _read(self, place: Path) -> tuple[Reason | None, str]:
-        """Leave the text of pages that have to be looked at; why there is none."""
-        if (place / TEXT).exists():
-            return None, ""
+        """Leave what is read on pages, where there are any, if it is more than the text there is; why there is none."""
+        target, reason, detail = place / TEXT, Shortfall.NO_TEXT, ""
         pages = sorted(place.glob(PAGES))
-        if not pages:
-            return Shortfall.NO_TEXT, ""
-        if self._ocr is None:
-            return Shortfall.NO_OCR, ""
-        try:
-            text = cleaned(await self._ocr.read(pages))
-        except Refused as exc:
-            return Shortfall.NO_TEXT, str(exc)
-        if not has_text(text):
-            return Shortfall.NO_TEXT, ""
-        (place / TEXT).write_text(text)
-        return None, ""
+        if pages and self._ocr is None:
+            reason = Shortfall.NO_OCR
+        elif pages and self._ocr is not None:
+            try:
+                seen = cleaned(await self._ocr.read(pages))
+            except Refused as exc:
+                seen, detail = "", str(exc)
+            if len(seen) > (len(target.read_text()) if target.exists() else 0):
+                target.write_text(seen)
+        return (None if target.exists() else reason), detail
 
 
 def _collected(place: Path) -> list[Made]:

@@ -1,6 +1,7 @@
 """The text of a PDF: ``python -m models.media.papers PDF DIRECTORY``, in a confined process (children.py).
 
-Leaves `ocr.txt` where the PDF has text of its own, rows of tables kept as lines; else its pages as pictures for OCR.
+Leaves `ocr.txt` where the PDF has text of its own, rows of tables kept as lines; its pages as pictures for OCR where it
+has next to none.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Final
 import pdfplumber
 import pypdfium2
 
-from models.media.deriving import PAGE_EDGE_PX, PAGES_MAX, SCANNED_PAGES_MAX, TEXT, ExitStatus, cleaned, has_text
+from models.media.deriving import PAGE_EDGE_PX, PAGES_MAX, SCANNED_PAGES_MAX, TEXT, ExitStatus, cleaned, is_enough
 
 POINTS_PER_INCH: Final = 72
 DPI: Final = 200
@@ -41,11 +42,11 @@ def draw(path: Path, directory: Path) -> None:
 
 
 def derive(path: Path, directory: Path) -> None:
-    """Leave the text, or what it can be read from."""
+    """Leave the text, and what it can be read from where it is too little."""
     text = text_of(path)
-    if has_text(text):
+    if text:
         (directory / TEXT).write_text(text)
-    else:
+    if not is_enough(text):
         draw(path, directory)
 
 

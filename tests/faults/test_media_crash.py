@@ -21,7 +21,8 @@ import pytest
 from ops.settings import Settings
 from tests.api_driver import PASSWORD, registration
 from tests.faults.system import BACK_S, System, until
-from tests.media_bucket import CONTENT, MEDIA, announcement, bucket_of
+from tests.media_bucket import CONTENT, MEDIA, TYPES, announcement, bucket_of
+from tests.media_samples import picture
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -29,6 +30,7 @@ PARTS: Final = "postgres,kafka,redis,gcs"
 PEOPLE: Final = 6
 ROUNDS: Final = 3
 VICTIMS: Final = ("api", "relay", "worker", "gcs")
+PICTURE: Final = picture((64, 48), "PNG")
 KINDS: Final = ("product", "coa", "avatar", "license")
 GIVE_UP_S: Final = 5.0
 LOST: Final = (httpx.HTTPError, OSError)
@@ -72,7 +74,8 @@ class Uploader:
 
     async def _once(self) -> None:
         kind = self._random.choice(KINDS)
-        answer = await self._http.post(MEDIA, json=announcement(kind))
+        content = PICTURE if kind == "product" else CONTENT[TYPES.get(kind, "image/png")]
+        answer = await self._http.post(MEDIA, json=announcement(kind, size_bytes=len(content)))
         if answer.status_code != 201:
             self.did["refused"] += 1
             return
@@ -83,15 +86,14 @@ class Uploader:
             self.did["abandoned"] += 1
         elif step < 0.3:  # deleted first, uploaded all the same
             await self._delete(path)
-            await self._put(made)
+            await self._put(made, content)
         else:
-            await self._put(made)
+            await self._put(made, content)
             if step < 0.65:
                 await asyncio.sleep(self._random.choice((0, 0.05, 0.5)))
                 await self._delete(path)
 
-    async def _put(self, made: dict[str, Any]) -> None:
-        content = CONTENT[made["media"]["content_type"]]
+    async def _put(self, made: dict[str, Any], content: bytes) -> None:
         if self._random.random() < 0.1:
             content = bytes(len(content))
         async with httpx.AsyncClient(timeout=GIVE_UP_S) as web:
@@ -135,6 +137,8 @@ async def loose_ends(system: System) -> dict[str, set[str]]:
     objects = await objects_of(system)
     rows = await system.rows("SELECT id, store_id, status FROM media")
     named = {f"{row['store_id']}/{row['id']}/original" for row in rows}
+    for row in await system.rows("SELECT store_id, media_id, kind FROM media_derived"):
+        named.add(f"{row['store_id']}/{row['media_id']}/{row['kind']}")
     open_ = await system.rows("SELECT media_id FROM media_deletions WHERE status = 'pending'")
     return {
         "pending rows": {str(row["id"]) for row in rows if row["status"] == "pending"},

@@ -22,7 +22,7 @@ from models.media.deriving import Made
 from models.media.making import Maker, Result
 from models.media.ocr import Tesseract
 from models.media.rules import MediaKind
-from schemas.records import MediaProcessed
+from schemas.records import MediaDeleted, MediaProcessed
 from tests.api_driver import Api, Person, ok, problem
 from tests.catalogue import rows
 from tests.media_bucket import CONTENT, MEDIA, announce, as_owner, events, status_of
@@ -169,6 +169,13 @@ async def test_a_scan_that_nobody_reads_is_ready_all_the_same(
     assert await told(api, media["id"]) == [("ready", reason)]
 
 
+async def test_little_text_is_kept_where_nobody_reads_more(api: Api, vendor: Person, shop: Workshop) -> None:
+    media = await upload(api, vendor, "coa", pdf("Batch: B-7"), "application/pdf")
+    await shop.process(api, media["id"])
+    assert await content(shop, vendor, media, "ocr.txt") == b"Batch: B-7"
+    assert await told(api, media["id"]) == [("ready", None)]
+
+
 @pytest.mark.skipif(shutil.which("tesseract") is None, reason="needs tesseract")
 async def test_tesseract_reads_a_scan(api: Api, vendor: Person, shop: Workshop) -> None:
     shop.reading_with(Tesseract("tesseract"))
@@ -213,8 +220,9 @@ async def test_a_picture_that_is_none_fails_and_stays_readable(api: Api, vendor:
     assert ok(await client.get("/api/v1/stores/me"))["logo_url"] is not None
 
 
-async def test_a_bomb_fails_and_is_shown_to_nobody(api: Api, vendor: Person, shop: Workshop) -> None:
-    media = await upload(api, vendor, "store_logo", bomb(), "image/png")
+@pytest.mark.parametrize("side_px", [30_000, 7_500])
+async def test_a_bomb_fails_and_is_shown_to_nobody(api: Api, vendor: Person, shop: Workshop, side_px: int) -> None:
+    media = await upload(api, vendor, "store_logo", bomb(side_px), "image/png")
     client = api.as_(vendor)
     ok(await client.patch("/api/v1/stores/me", json={"logo_media_id": media["id"]}))
     await shop.process(api, media["id"])
@@ -330,6 +338,8 @@ async def test_media_deleted_while_they_are_processed_leave_nothing(api: Api, ve
     shop.maker = Deleting(shop.scratch, ocr=None, ffmpeg=None)
     await shop.process(api, media["id"])
     assert await names(shop, vendor) == {"thumbnail", "web"}, "they were made too late, or the test shows nothing"
+    asked = [event.reason for event in await events(api, media["id"]) if isinstance(event, MediaDeleted)]
+    assert asked == ["deleted", "late_upload"]
     await shop.hear(api, media["id"])
     assert await names(shop, vendor) == set()
     problem(await api.as_(vendor).get(f"{MEDIA}/{media['id']}"), 404, "not_found")
