@@ -23,7 +23,9 @@ def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def stage(stack: Stack, bucket: str) -> AsyncIterator[Api]:
     """An API for a whole module, on the shared database."""
-    settings = settings_for(stack, redis_url=empty_redis(stack), gcs_endpoint=bucket, log_level="warning")
+    settings = settings_for(
+        stack, redis_url=empty_redis(stack), gcs_endpoint=bucket, log_level="warning", rate_limit_scale=1000
+    )
     async with running(settings) as api:
         yield api
 
