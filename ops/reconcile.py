@@ -1,6 +1,7 @@
 """Reconciliation: count the raw topic again and hold everything downstream against it.
 
-Levels: `counters` (the agent's table, read from its committed changelog), `rollups`, `charges`, `adjustments`. The raw
+Levels: `counters` (the agent's table, read from its committed changelog), `rollups`, `charges`, `adjustments`, and of a
+closed day `warehouse rollups` and `warehouse charges` where there is a warehouse. The raw
 topic is counted up to the position that the table contains, so that a running system reconciles too.
 """
 
@@ -22,7 +23,9 @@ from models.ads.rules import charge_cents, day_number
 from models.clock import Clock
 from models.database import SessionFactory, make_engine, make_sessions
 from ops.kafka_read import read_topic
+from ops.reconcile_warehouse import compare_warehouse
 from ops.settings import Settings
+from ops.warehouse import connected_warehouse
 from schemas.ad_columns import MalformedBatchError, unpack
 from schemas.codec import UndecodableError, decode_dict
 from streams.ad_day import AdDay
@@ -130,12 +133,26 @@ async def _reconcile(
     for day, recount in recounts.items():
         async with sessions.begin() as tx:
             stored = await reconciling.read_day(tx, day)
-            one = compare(day, recount, table, stored, stores, shards=settings.ad_shards)
-            one.unreadable = unreadable
+        one = compare(day, recount, table, stored, stores, shards=settings.ad_shards)
+        one.unreadable = unreadable
+        if one.closed and settings.has_warehouse:
+            await _add_warehouse(settings, one, day, stored)
+        async with sessions.begin() as tx:
             now = await _business_time(settings, sessions)
             await reconciling.keep_report(tx, day, one.as_json(), cleared=one.ok and one.closed, now=now)
         found.append(one)
     return found
+
+
+async def _add_warehouse(settings: Settings, one: Reconciliation, day: date, stored: DayInPostgres) -> None:
+    """What the warehouse has differently of a closed day."""
+    store = connected_warehouse(settings)
+    try:
+        differences = [Difference(*found) for found in await compare_warehouse(store, day, stored)]
+    finally:
+        store.close()
+    one.differences = [*one.differences, *differences][:DIFFERENCES_MAX]
+    one.ok = one.ok and not differences
 
 
 async def _business_time(settings: Settings, sessions: SessionFactory) -> datetime:

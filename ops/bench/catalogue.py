@@ -20,6 +20,7 @@ BENCHES: Final = {
     "gate": "ops.bench.gate",
     "relay": "ops.bench.relay",
     "timers": "ops.bench.timers",
+    "facts": "ops.bench.facts",
 }
 
 

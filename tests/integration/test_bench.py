@@ -24,6 +24,7 @@ EXPECTED = {
     "lag": {"lag: p50", "lag: p99"},
     "gate": {"gate: 1 offer", "gate: bare EVALSHA"},
     "timers": {"timers: lateness p99", "timers: firing tick p99", "timers: memory they take"},
+    "facts": {"facts: worker", "facts: bare client", "facts: freshness p50", "facts: marketplace dashboard"},
 }
 
 

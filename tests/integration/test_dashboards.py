@@ -16,13 +16,14 @@ import pytest
 import ops.backfill
 from api.ad_services import AdServices
 from api.routes import analytics
-from models.ads import closing
+from models.ads import closing, reconciling
 from models.ads.closing import Totals
 from models.ads.rules import EventKind, Placement, TargetType
 from models.ads.tokens import AdClaims
 from models.analytics.gateway import BigQuery
 from models.database import make_engine, make_sessions, new_id
 from ops.backfill import backfill
+from ops.reconcile_warehouse import _compare, compare_warehouse
 from ops.settings import Settings
 from ops.stack.local import stack_down, stack_up
 from ops.stack.paths import DataDir
@@ -261,6 +262,7 @@ async def test_ads_equal_rollups_charges_and_frozen_attributions(shop: Api, stor
     assert len(series) == 30
     assert (series["2027-02-27"]["spend_cents"], series["2027-02-27"]["impressions"]) == (4, 200)
     assert (series["2027-03-01"]["conversions"], series["2027-03-01"]["attributed_cents"]) == (3, 5_050)
+    await reconciles(shop, store, closed, of_store["id"])
     alone = await see(shop, vendor, ADS, ad_id=of_product["id"])
     assert alone["ads"] == [two]
     assert {name: alone["kpis"][name] for name in kpis} == {name: two[name] for name in kpis}
@@ -269,6 +271,20 @@ async def test_ads_equal_rollups_charges_and_frozen_attributions(shop: Api, stor
     assert (await see(shop, rival, ADS))["kpis"]["spend_cents"] == 7
     problem(await ask(shop, vendor, ADS, ad_id=of_rival["id"]), 404, "not_found")
     problem(await ask(shop, vendor, ADS, ad_id=str(new_id())), 404, "not_found")
+
+
+async def reconciles(api: Api, store: BigQuery, day: date, ad: str) -> None:
+    """The day in the warehouse equals Postgres, and a cent elsewhere is named."""
+    engine = make_engine(api.services.settings.sqlalchemy_url, pool_size=1, application="test")
+    async with make_sessions(engine)() as tx:
+        stored = await reconciling.read_day(tx, day)
+    await engine.dispose()
+    assert await compare_warehouse(store, day, stored) == []
+    wrong = {key: (micros, cents + 1) for key, (micros, cents) in stored.charges.items()}
+    less = {key: totals for key, totals in stored.rollups.items() if str(key) != ad}
+    found = await _compare(store, day, stored._replace(charges=wrong, rollups=less))
+    assert sorted(level for level, *_ in found) == ["warehouse charges", "warehouse charges", "warehouse rollups"]
+    assert [key for level, key, *_ in found if level == "warehouse rollups"] == [ad]
 
 
 def token(api: Api, vendor: Person, buyer: Person, ad: str, kind: TargetType, target: str) -> str:
