@@ -21,8 +21,8 @@ from models.analytics.rules import TOP, Interval, Timeframe, average_cents, begi
 # The vendor's orders of the timeframe as they now stand, but for those that count for nothing.
 COUNTED: Final = """
 WITH latest AS (
-  SELECT * FROM {marketplace_events}
-  WHERE vendor_store_id = @store AND occurred_at >= @start
+  SELECT order_status, order_created_at, gross_cents, discounts_cents, net_cents, ship_postal_code
+  FROM {marketplace_events} WHERE vendor_store_id = @store AND occurred_at >= @start
     AND order_created_at >= @start AND order_created_at < @end
   QUALIFY ROW_NUMBER() OVER (PARTITION BY order_id ORDER BY revision DESC) = 1
 ), counted AS (
@@ -36,7 +36,9 @@ SELECT DATE(order_created_at) AS day, COUNT(*) AS orders, SUM(gross_cents) AS gr
 FROM counted GROUP BY day
 """
 
-LINES: Final = f"""{COUNTED}, lines AS (
+WITH_ITEMS: Final = COUNTED.replace("ship_postal_code\n", "ship_postal_code, items\n")
+
+LINES: Final = f"""{WITH_ITEMS}, lines AS (
   SELECT item.product_id AS product_id, item.title AS title, item.category AS category, item.quantity AS quantity,
     item.net_cents AS cents, o.order_created_at AS ordered_at
   FROM counted AS o, UNNEST(o.items) AS item WHERE item.status != 'rejected'
