@@ -70,7 +70,7 @@ async def _effect(tx: AsyncSession, event: Event, *, actor: str, now: datetime) 
 
 
 async def _subscription(tx: AsyncSession, event: Event, *, actor: str, now: datetime) -> Effect:
-    state = objects.subscription_of(event.object)
+    state = objects.subscription_of(event.object, at=event.created_at)
     if event.type == DELETED:
         state = state._replace(status=SubscriptionStatus.CANCELED, canceled_at=state.canceled_at or event.created_at)
     store_id = await _store_of(tx, state.stripe_id, state)
@@ -80,7 +80,7 @@ async def _subscription(tx: AsyncSession, event: Event, *, actor: str, now: date
 
 
 async def _invoice(tx: AsyncSession, event: Event) -> Effect:
-    state = objects.invoice_of(event.object)
+    state = objects.invoice_of(event.object, at=event.created_at)
     store_id = await _store_of(tx, state.subscription_id, state)
     if store_id is None:
         return Effect(Taken.NO_STORE, None)

@@ -86,8 +86,8 @@ def event_of(fields: object) -> Event:
     return Event(_text(body, "id"), _text(body, "type"), _time(body, "created"), about)
 
 
-def subscription_of(fields: Fields) -> SubscriptionState:
-    """NotAnObject where an id, a time or a known status is missing."""
+def subscription_of(fields: Fields, *, at: datetime | None = None) -> SubscriptionState:
+    """NotAnObject where an id or a known status is missing, or a time that `at` does not stand in for."""
     marks = _marks(fields)
     ends = fields.get("current_period_end") or _item(fields).get(
         "current_period_end"
@@ -101,12 +101,12 @@ def subscription_of(fields: Fields) -> SubscriptionState:
         payment_method_id=_id(fields.get("default_payment_method")),
         current_period_end=_time_or_none(ends),
         canceled_at=_time_or_none(fields.get("canceled_at")),
-        created_at=_time(fields, "created"),
+        created_at=_created(fields, at),
     )
 
 
-def invoice_of(fields: Fields) -> InvoiceState:
-    """NotAnObject where an id, a time or a known status is missing."""
+def invoice_of(fields: Fields, *, at: datetime | None = None) -> InvoiceState:
+    """NotAnObject where an id or a known status is missing, or a time that `at` does not stand in for."""
     parent = _mapping(_mapping(fields.get("parent") or {}).get("subscription_details") or {})
     marks = dict(_marks(parent)) | dict(_marks(fields))
     paid = _mapping(fields.get("status_transitions") or {}).get("paid_at")
@@ -123,7 +123,7 @@ def invoice_of(fields: Fields) -> InvoiceState:
         period_start=_time_or_none(fields.get("period_start")),
         period_end=_time_or_none(fields.get("period_end")),
         paid_at=_time_or_none(paid),
-        created_at=_time(fields, "created"),
+        created_at=_created(fields, at),
     )
 
 
@@ -199,6 +199,11 @@ def _time(fields: Fields, name: str) -> datetime:
     if found is None:
         raise NotAnObject(f"{name}: expected a time in seconds")
     return found
+
+
+def _created(fields: Fields, at: datetime | None) -> datetime:
+    """When the object was made; `at` where it does not say so."""
+    return at if at is not None and fields.get("created") is None else _time(fields, "created")
 
 
 def _time_or_none(value: object) -> datetime | None:

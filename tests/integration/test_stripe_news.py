@@ -170,6 +170,16 @@ async def test_what_is_not_a_subscription_is_taken_and_changes_nothing(
     assert not await is_active(api, vendor)
 
 
+async def test_an_id_a_status_and_whose_it_is_are_enough(
+    api: Api, vendor: Person, now: datetime, stripe_id: str
+) -> None:
+    least = {"id": stripe_id, "status": "active", "metadata": {"store_id": vendor.store["id"]}}
+    assert await taken(api, event(UPDATED, least, created=now)) == "applied"
+    assert await is_active(api, vendor)
+    assert await taken(api, event(DELETED, {"id": stripe_id, "status": "canceled"}, created=now + SECOND)) == "applied"
+    assert not await is_active(api, vendor)
+
+
 async def test_invoices_fill_the_billing_history_in_any_order(
     api: Api, vendor: Person, now: datetime, stripe_id: str
 ) -> None:
