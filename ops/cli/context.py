@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Concatenate, ParamSpec, TypeVar
 
 import click
@@ -60,3 +61,8 @@ def with_settings(command: Callable[Concatenate[Settings, P], R]) -> Callable[..
         return command(load_settings(), *args, **kwargs)
 
     return with_data(run)
+
+
+def utc_text(time: datetime) -> str:
+    """A time as the API writes it: RFC 3339 in UTC, ending in ``Z``."""
+    return time.astimezone(UTC).isoformat().replace("+00:00", "Z")

@@ -18,7 +18,7 @@ from models.database import make_engine
 from models.dead_letter_commands import Filter, ReplayOutcome, decoded, discard, list_letters, replay, show
 from models.dead_letters import DeadLetter, DeadLetterStatus
 from models.errors import PackstreamError
-from ops.cli.context import with_settings
+from ops.cli.context import utc_text, with_settings
 from ops.settings import Settings
 
 R = TypeVar("R")
@@ -63,16 +63,22 @@ def actor() -> str:
 
 
 def as_dict(letter: DeadLetter, *, full: bool = False) -> dict[str, Any]:
-    """A letter as API.md has it; `full` with its payload, decoded where it can be."""
-    names = [c.name for c in DeadLetter.__table__.columns if c.name not in ("payload", "headers")]
-    out: dict[str, Any] = {name: getattr(letter, name) for name in names}
+    """A letter as API.md has it; `full` with its headers, and its payload decoded where it can be."""
+    names = [c.name for c in DeadLetter.__table__.columns if c.name != "headers"]
+    out: dict[str, Any] = {name: getattr(letter, name) for name in names} | {"payload": letter.payload.hex()}
     if full:
-        out |= {"headers": letter.headers, "payload": letter.payload.hex(), "decoded": decoded(letter)}
+        out |= {"headers": letter.headers, "decoded": decoded(letter)}
     return out
 
 
 def to_json(value: Any) -> str:
-    return json.dumps(value, default=lambda item: item.hex() if isinstance(item, bytes) else str(item))
+    return json.dumps(value, default=_plain)
+
+
+def _plain(item: Any) -> str:
+    if isinstance(item, bytes):
+        return item.hex()
+    return utc_text(item) if isinstance(item, datetime) else str(item)
 
 
 @click.group()

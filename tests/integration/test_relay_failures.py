@@ -320,7 +320,8 @@ def test_the_command_line_lists_shows_replays_and_discards(stack: Stack, databas
 
     code, out = call("list", "--json")
     (letter,) = json.loads(out)
-    assert (code, letter["reason"], letter["status"]) == (0, "x", "parked")
+    assert (code, letter["reason"], letter["status"], letter["payload"]) == (0, "x", "parked", "00")
+    assert letter["created_at"].endswith("Z"), "times as the API writes them"
     assert json.loads(call("show", letter["id"], "--json")[1])["payload"] == "00"
     assert json.loads(call("replay", letter["id"], "--json")[1]) == [{"id": letter["id"], "outcome": "replayed"}]
     assert call("replay", letter["id"]) == (0, f"{letter['id']}  already_replayed\n")
