@@ -23,8 +23,9 @@ TABLE_WIDTH = 250
 @click.command()
 @click.argument("names", metavar="[NAME]...", nargs=-1, type=click.Choice([ALL, *BENCHES]))
 @click.option("--quick", is_flag=True, help="As small as shows that it works; the numbers mean nothing.")
-@click.option("--json", "json_file", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path), help="Keep them.")
-def bench(names: tuple[str, ...], quick: bool, json_file: Path | None) -> None:
+@click.option("--keep", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path), help="Keep them, as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
+def bench(names: tuple[str, ...], quick: bool, keep: Path | None, as_json: bool) -> None:
     """Run benchmarks, all or those named, on parts of their own; exit status 0 also where a target is missed.
 
     Close what else runs on the machine: a busy machine makes the numbers, ratios included, worth less.
@@ -37,15 +38,22 @@ def bench(names: tuple[str, ...], quick: bool, json_file: Path | None) -> None:
 
     wanted = list(BENCHES) if not names or ALL in names else list(dict.fromkeys(names))
     results, failed = run(wanted, Plan(quick=quick, say=say))
-    if json_file:
-        json_file.write_text(json.dumps(report(results, quick=quick), indent=1) + "\n")
-    Console(width=TABLE_WIDTH).print(to_table(results), soft_wrap=True)
-    missed = [result for result in results if result.met is False]
-    click.echo(
-        f"{len(results)} measures, {len(missed)} of them beside their target, {time.monotonic() - started:.0f} s"
-    )
+    document = json.dumps(report(results, quick=quick), indent=1)
+    if keep:
+        keep.write_text(document + "\n")
+    if as_json:
+        click.echo(document)
+    else:
+        show(results, time.monotonic() - started)
     if failed:
         raise click.ClickException(f"could not be measured: {', '.join(failed)}")
+
+
+def show(results: list[Result], took_s: float) -> None:
+    """The results as a table, and how many are beside their target."""
+    Console(width=TABLE_WIDTH).print(to_table(results), soft_wrap=True)
+    missed = [result for result in results if result.met is False]
+    click.echo(f"{len(results)} measures, {len(missed)} of them beside their target, {took_s:.0f} s")
 
 
 def report(results: list[Result], *, quick: bool) -> dict[str, object]:

@@ -29,11 +29,12 @@ EXPECTED = {
 
 
 def measured(name: str, directory: Path) -> list[dict[str, Any]]:
-    """The results of a quick run, as its JSON file has them."""
+    """The results of a quick run, as it prints and keeps them."""
     file = directory / "results.json"
-    done = CliRunner().invoke(bench, [name, "--quick", "--json", str(file)])
+    done = CliRunner().invoke(bench, [name, "--quick", "--json", "--keep", str(file)])
     assert done.exit_code == 0, done.output + repr(done.exception)
-    report = json.loads(file.read_text())
+    report = json.loads(done.stdout)
+    assert report == json.loads(file.read_text())
     assert report.keys() == {"at", "quick", "machine", "results"}
     results: list[dict[str, Any]] = report["results"]
     return results
