@@ -1,4 +1,7 @@
-"""Every action on an order in every status, over HTTP: possible, done already, or 409; by members of its stores."""
+"""Every action on an order in every status, over HTTP: possible, done already, or 409; by members of its stores.
+
+`alone`: where other tests have left agents, an order that becomes ready is given to one of them.
+"""
 
 from __future__ import annotations
 
@@ -52,33 +55,33 @@ async def do(api: Api, one: Placed, action: str) -> Any:
     return await ask(api, person, one.id, verb)
 
 
-async def test_what_a_status_forbids_is_a_conflict_and_changes_nothing(api: Api) -> None:
-    shop = await open_shop(api), await api.register("buyer")
+async def test_what_a_status_forbids_is_a_conflict_and_changes_nothing(alone: Api) -> None:
+    shop = await open_shop(alone), await alone.register("buyer")
     for status in OrderStatus:
-        one = await placed(api, 2, 1, shop=shop)
-        await put(api, one.id, status)
-        before = await read(api, one.buyer, one.id)
+        one = await placed(alone, 2, 1, shop=shop)
+        await put(alone, one.id, status)
+        before = await read(alone, one.buyer, one.id)
         for action in ACTIONS:
             if (status, action) in DONE:
-                assert ok(await do(api, one, action)) == before, (status, action)
+                assert ok(await do(alone, one, action)) == before, (status, action)
             elif (status, action) not in POSSIBLE:
-                refused = problem(await do(api, one, action), 409, "state_conflict")
+                refused = problem(await do(alone, one, action), 409, "state_conflict")
                 assert refused["detail"].endswith(f" {status}"), (status, action)
-        assert await read(api, one.buyer, one.id) == before
-        assert await told(api, one.order) == await notices(api, one.order) == []
-        assert await reserved(api, *one.products) == [2, 1]
+        assert await read(alone, one.buyer, one.id) == before
+        assert await told(alone, one.order) == await notices(alone, one.order) == []
+        assert await reserved(alone, *one.products) == [2, 1]
 
 
-async def test_what_a_status_allows_leads_where_the_table_says_and_is_told_once(api: Api) -> None:
-    shop = await open_shop(api), await api.register("buyer")
+async def test_what_a_status_allows_leads_where_the_table_says_and_is_told_once(alone: Api) -> None:
+    shop = await open_shop(alone), await alone.register("buyer")
     for (status, action), after in POSSIBLE.items():
-        one = await placed(api, 2, 1, shop=shop)
-        await put(api, one.id, status)
-        answer = await do(api, one, action)
+        one = await placed(alone, 2, 1, shop=shop)
+        await put(alone, one.id, status)
+        answer = await do(alone, one, action)
         assert answer.status_code == (201 if action == "retry" else 200), (status, action)
         order = answer.json()["data"]
         assert order["status"] == after, (status, action)
-        events = [(event.event_type, event.order.status) for event in await told(api, order)]
+        events = [(event.event_type, event.order.status) for event in await told(alone, order)]
         kind = {"cancel": "canceled", "nudge": "nudged", "retry": "retried", "fulfill": "ready_for_dispatch"}.get(
             action
         )
