@@ -228,7 +228,8 @@ async def test_the_proof_names_what_is_missing_and_how_far_all_is_there(
 
     await eventually(proved, timeout_s=30)
     whole, _ = await prove(site.settings)
-    assert whole.committed == whole.in_kafka == whole.in_warehouse >= len(events)
+    assert whole.in_kafka == whole.in_warehouse >= len(events)
+    assert 0 <= whole.committed - whole.in_kafka <= whole.letters  # letters that other tests have left
     lost = f"order_decided:{events[1].order.order_id}:2"  # type: ignore[attr-defined]
     await store.query("DELETE FROM {marketplace_events} WHERE row_id = @id", id=lost)
     archived = "SELECT created_at FROM outbox_archive WHERE id = :id"
