@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import faust
 from faust.types.auth import CredentialsT
@@ -14,6 +14,8 @@ from agents.runtime import assignor
 from agents.runtime.store import FencedStore
 from ops.settings import Settings
 from streams.topics import APP_ID, PARTITION_COUNT
+
+NEVER_S: Final = 10 * 365 * 86_400.0
 
 
 def create_app(settings: Settings) -> faust.App:
@@ -40,6 +42,7 @@ def create_app(settings: Settings) -> faust.App:
         stream_publish_on_commit=False,
         stream_wait_empty=False,
         stream_recovery_delay=0.0,
+        stream_processing_timeout=NEVER_S,  # it looks at streams, which nobody reads here; worker.py has its own watch
     )
     assignor.use_for_all(app)
     return app
