@@ -26,8 +26,6 @@ def test_without_a_range_it_is_the_last_thirty_days_today_included() -> None:
     assert timeframe(None, day("2026-03-30"), today=TODAY) == (day("2026-03-01"), day("2026-03-30"))
     assert timeframe(day("2026-05-20"), None, today=TODAY) == (TODAY, TODAY)
     assert timeframe(day("2026-05-19"), day("2026-05-31"), today=TODAY).last == day("2026-05-31")
-    ahead = (day("2026-06-01"), day("2026-06-02"))
-    assert timeframe(*ahead, today=TODAY) == ahead, "days to come are days too"
 
 
 @pytest.mark.parametrize(
@@ -38,7 +36,7 @@ def test_without_a_range_it_is_the_last_thirty_days_today_included() -> None:
         ("2016-05-20", "2026-05-20", "range_too_long"),
         ("2025-01-01", None, "range_too_long"),
         ("0001-01-01", "9999-12-31", "range_too_long"),
-        ("2026-05-21", None, "range_reversed"),
+        ("2026-05-21", None, "range_in_future"),
         ("2030-01-01", "2030-01-31", "range_in_future"),
         ("9999-12-31", "0001-01-01", "range_in_future"),
     ],
