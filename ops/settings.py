@@ -120,7 +120,7 @@ class Settings(BaseSettings):
     log_format: Literal["auto", "json", "console"] = "auto"
 
     # Relay
-    relay_batch_rows: int = Field(2000, ge=1, le=10_000)
+    relay_batch_rows: int = Field(4000, ge=1, le=10_000, description="of one cycle over the lanes it holds")
     relay_max_attempts: int = Field(8, ge=1, le=100, description="then the row becomes a dead letter")
     relay_sleep_min_ms: int = Field(5, ge=1)
     relay_sleep_max_ms: int = Field(200, ge=1)
