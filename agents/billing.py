@@ -28,8 +28,6 @@ from schemas.records import AdDailyChargeRecorded
 
 ACTOR: Final = "billing"
 AT_ONCE: Final = 4  #: no more than the worker has connections
-POLL_S: Final = 1.0
-PAUSE_S: Final = 1.0  #: after something went wrong
 
 USAGE = Counter("packstream_usage_charges_total", "attempts to hand a usage charge to Stripe", ["outcome"])
 STRANGE = Counter("packstream_usage_charges_strange_total", "charges told of that the database has not: alarm")
@@ -60,28 +58,6 @@ class Biller:
     ) -> None:
         self._sessions, self._stripe, self._now = sessions, stripe, now
         self._attempt_s = attempt_s
-
-    async def run(self) -> None:
-        """Until cancelled."""
-        try:
-            while True:
-                await self._step()
-        finally:
-            await self._stripe.close()
-
-    async def _step(self) -> None:
-        """One round, or a pause where there is nothing to do."""
-        try:
-            if await self.round():
-                return
-            pause_s = POLL_S
-        except Exception as exc:
-            if passing(exc):
-                log.warning("biller_waits", error=repr(exc))
-            else:
-                log.exception("biller_failed")
-            pause_s = PAUSE_S
-        await asyncio.sleep(pause_s)
 
     async def round(self) -> int:
         """Hand over what is due, up to AT_ONCE charges; how many."""

@@ -9,19 +9,19 @@ import asyncio
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
 import structlog
 from prometheus_client import Counter
 
 from agents.outages import passing
+from agents.rounds import Rounds
 from models.database import SessionFactory
 from models.notifications import deliveries
 from models.notifications.deliveries import Claimed, Composer
 from models.notifications.gateway import EmailSender, Outcome, Uncertain
 
 AT_ONCE: Final = 8
-POLL_S: Final = 1.0
 GIVE_UP_S: Final = 1.0
 PAUSE_S: Final = 1.0  #: after something went wrong
 
@@ -45,48 +45,14 @@ class Mailer:
     ) -> None:
         self._sessions, self._sender, self._composer, self._now = sessions, sender, composer, now
         self._timeout_s = timeout_s
-        self._woken = asyncio.Event()
         self._give_up_at = 0.0
 
-    async def wake(self, event: Any = None) -> None:
-        """There is something to send."""
-        self._woken.set()
-
-    async def run(self) -> None:
-        """Until cancelled; what is being sent then is finished first."""
-        while True:
-            step = asyncio.create_task(self._step(), name="mailer-round")
-            try:
-                await asyncio.shield(step)
-            except asyncio.CancelledError:
-                await step
-                await self._sender.close()
-                raise
-
-    async def _step(self) -> None:
-        """One round, or a pause where there is nothing to do."""
-        try:
-            if await self.round():
-                return
-            pause_s = POLL_S
-        except Exception as exc:
-            if passing(exc):
-                log.warning("mailer_waits", error=repr(exc))
-            else:
-                log.exception("mailer_failed")
-            pause_s = PAUSE_S
-        await self._pause(pause_s)
-
-    async def _pause(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._woken.wait()
-        except TimeoutError:
-            return
+    def rounds(self) -> Rounds:
+        """The loop that calls `round`; what is being sent when it is cancelled is finished first."""
+        return Rounds("mailer", self.round, self._sender.close, finish=True)
 
     async def round(self) -> int:
         """Send what is due, up to AT_ONCE e-mails; how many."""
-        self._woken.clear()
         await self._give_up()
         async with self._sessions.begin() as tx:
             claimed = await deliveries.claim(

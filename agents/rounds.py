@@ -21,11 +21,18 @@ log = structlog.get_logger(__name__)
 class Rounds:
     """Calls `work`, which says how much it did, over and over; pauses when there was nothing, until woken.
 
-    `close` is called at the end.
+    `close` is called at the end. `finish`: work under way is finished before, for what cannot be done again.
     """
 
-    def __init__(self, name: str, work: Callable[[], Awaitable[int]], close: Callable[[], Awaitable[None]]) -> None:
-        self._name, self._work, self._close = name, work, close
+    def __init__(
+        self,
+        name: str,
+        work: Callable[[], Awaitable[int]],
+        close: Callable[[], Awaitable[None]],
+        *,
+        finish: bool = False,
+    ) -> None:
+        self._name, self._work, self._close, self._finish = name, work, close, finish
         self._woken = asyncio.Event()
 
     async def wake(self, event: Any = None) -> None:
@@ -33,10 +40,16 @@ class Rounds:
         self._woken.set()
 
     async def run(self) -> None:
-        """Until cancelled: then the work under way is cancelled too, and is due again when its claim ends."""
+        """Until cancelled: then the work under way is too, and is due again when its claim ends, unless `finish`."""
         try:
             while True:
-                await self._step()
+                step = asyncio.create_task(self._step(), name=f"rounds-{self._name}")
+                try:
+                    await (asyncio.shield(step) if self._finish else step)
+                except asyncio.CancelledError:
+                    if self._finish:
+                        await step
+                    raise
         finally:
             await self._close()
 

@@ -98,15 +98,13 @@ class Worker:
         self.ticker: Ticker | None = None
         if ORDER_TTL in agents:
             self.ticker = self._order_ttl()
-        self.mailer: Mailer | None = None
-        if NOTIFICATIONS in agents:
-            self.mailer = self._notifications()
         self.rounds: list[Rounds] = []
+        if NOTIFICATIONS in agents:
+            self._notifications()
         if MEDIA in agents:
             self._media()
-        self.biller: Biller | None = None
         if BILLING in agents:
-            self.biller = self._billing()
+            self._billing()
         if ANALYTICS in agents:
             self._analytics()
         self.app.task(self._start)
@@ -154,7 +152,7 @@ class Worker:
         self.bulk.append(agent)
         return agent
 
-    def _notifications(self) -> Mailer:
+    def _notifications(self) -> None:
         mailer = Mailer(
             sessions=self.sessions,
             sender=email_sender(self.settings),
@@ -166,18 +164,20 @@ class Worker:
             timeout_s=self.settings.email_timeout_s,
             now=self.clock.now,
         )
+        sending = mailer.rounds()
+        self.rounds.append(sending)
         found = notifications.handlers(self.clock.now)
-        self._effects(NOTIFICATIONS, NOTIFICATIONS_TOPIC, found, {"email_requested": mailer.wake})
-        return mailer
+        self._effects(NOTIFICATIONS, NOTIFICATIONS_TOPIC, found, {"email_requested": sending.wake})
 
-    def _billing(self) -> Biller | None:
-        """The biller; None where no Stripe is configured: charges wait."""
+    def _billing(self) -> None:
+        """The agent, and the biller; without it, where no Stripe is configured, charges wait."""
         self._effects(BILLING, AD_ROLLUPS, billing.handlers())
         stripe = stripe_account(self.settings)
         if stripe is None:
-            return None
+            return
         attempt_s = 2 * call_bound_s(self.settings.stripe_timeout_s)
-        return Biller(sessions=self.sessions, stripe=stripe, attempt_s=attempt_s, now=self.clock.now)
+        biller = Biller(sessions=self.sessions, stripe=stripe, attempt_s=attempt_s, now=self.clock.now)
+        self.rounds.append(Rounds("biller", biller.round, stripe.close))
 
     def _analytics(self) -> None:
         agent = AnalyticsAgent(
@@ -231,10 +231,6 @@ class Worker:
         await self.link.connect()
         if self.settings.test_clock:
             self.app.add_future(self._follow_clock())
-        if self.mailer is not None:
-            self.app.add_future(self.mailer.run())
-        if self.biller is not None:
-            self.app.add_future(self.biller.run())
         for rounds in self.rounds:
             self.app.add_future(rounds.run())
         self.app.add_future(positions.report(self.app, [*self.bulk, *self.effects], self.sessions))

@@ -245,7 +245,7 @@ async def test_what_is_being_sent_when_the_mailer_ends_is_finished(
             await asyncio.sleep(0.5)
             return await super().send(mail, timeout_s=timeout_s)
 
-    task = asyncio.create_task(mailer(engine, alone_settings, Slow()).run())
+    task = asyncio.create_task(mailer(engine, alone_settings, Slow()).rounds().run())
     await asyncio.wait_for(started.wait(), 20)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
