@@ -134,19 +134,9 @@ def _orders(
 
 
 def _line(line: Any, failures: Failures, claims: Sequence[AdClaims]) -> NewLine:
-    return NewLine(
+    return NewLine.of(
+        line,
         cart_item_id=line.id,
-        product_id=line.product_id,
-        title=line.title,
-        category=line.category,
-        quantity=line.quantity,
-        unit_price_cents=line.unit_price_cents,
-        applied_volume_discount=line.applied_volume_discount,
-        moq=line.moq,
-        max_qty=line.max_qty,
-        line_subtotal_cents=line.line_subtotal_cents,
-        line_total_cents=line.line_total_cents,
-        warnings=line.warnings,
         attribution=attribution.of_line(claims, line.product_id),
         rejection_reason=failures.get(line.product_id),
     )

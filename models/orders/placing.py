@@ -44,6 +44,33 @@ class NewLine:
     attribution: dict[str, Any] | None
     rejection_reason: RejectionReason | None
 
+    @classmethod
+    def of(
+        cls,
+        line: Any,
+        *,
+        cart_item_id: UUID,
+        attribution: dict[str, Any] | None,
+        rejection_reason: RejectionReason | None,
+    ) -> NewLine:
+        """What a line of a cart, or of an order that is placed again, says, taken over as it is."""
+        return cls(
+            cart_item_id=cart_item_id,
+            product_id=line.product_id,
+            title=line.title,
+            category=line.category,
+            quantity=line.quantity,
+            unit_price_cents=line.unit_price_cents,
+            applied_volume_discount=line.applied_volume_discount,
+            moq=line.moq,
+            max_qty=line.max_qty,
+            line_subtotal_cents=line.line_subtotal_cents,
+            line_total_cents=line.line_total_cents,
+            warnings=line.warnings,
+            attribution=attribution,
+            rejection_reason=rejection_reason,
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewOrder:

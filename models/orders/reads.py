@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, or_, select, tuple_
+from sqlalchemy import ColumnElement, Select, or_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import selectinload
 
@@ -26,18 +26,15 @@ async def order(tx: AsyncSession, order_id: UUID, *, store_id: UUID, lock: bool 
     `lock` holds the row until the transaction ends; lines and intent are read after that. Whoever changes an order,
     its lines or its intent holds its row.
     """
-    query = select(Order).where(Order.id == order_id, of_store(store_id))
-    if lock:
-        query = query.with_for_update()
-    found = await tx.scalar(query.options(*WHOLE).execution_options(populate_existing=True))
-    if found is None:
-        raise NotFound("there is no such order")
-    return found
+    return await _one(tx, select(Order).where(Order.id == order_id, of_store(store_id)), lock=lock)
 
 
 async def any_order(tx: AsyncSession, order_id: UUID, *, lock: bool = False) -> Order:
     """As `order`, for callers who act for no store: agents, admins, timers. NotFound for an unknown id."""
-    query = select(Order).where(Order.id == order_id)
+    return await _one(tx, select(Order).where(Order.id == order_id), lock=lock)
+
+
+async def _one(tx: AsyncSession, query: Select[Order], *, lock: bool) -> Order:
     if lock:
         query = query.with_for_update()
     found = await tx.scalar(query.options(*WHOLE).execution_options(populate_existing=True))
