@@ -146,6 +146,15 @@ def split_cents(cents: int, micros: Mapping[str, int]) -> dict[str, int]:
     return parts
 
 
+def both_ways(level: str, expected: Mapping[Any, Any], found: Mapping[Any, Any]) -> list[Difference]:
+    """What is due and not so, and what is there and not due; a key of several texts is shown with spaces."""
+    return [
+        Difference(level, " ".join(key) if isinstance(key, tuple) else str(key), expected.get(key), found.get(key))
+        for key in sorted(expected.keys() | found.keys())
+        if expected.get(key) != found.get(key)
+    ]
+
+
 def check_views(views: Iterable[PageView], books: Books) -> list[Difference]:
     """Every row was served or refused, and every logged click was made or had no ad to be made on."""
     rows, clicks = Counter[Place](), Counter[Place]()

@@ -15,7 +15,7 @@ from enum import StrEnum
 from fractions import Fraction
 from typing import Any, Final, NamedTuple
 
-from ops.demo.books import Difference
+from ops.demo.books import Difference, both_ways
 
 FEE_BP: Final = 250  #: the platform's part of a payout, in the demo
 NUDGE_AFTER: Final = timedelta(hours=12)
@@ -169,11 +169,11 @@ def check_orders(book: OrderBook, stored: StoredOrders, shelves: Mapping[str, in
     told = {**events_of(book, stored.now), **_nudges(stored)}
     return [
         *(Difference("orders after checkout", failure, "an answer", None) for failure in book.failures),
-        *_both_ways("order", due, stored.states),
-        *_both_ways("shelves", shelves_of(book, shelves, stored.now), stored.shelves),
-        *_both_ways("events", told, stored.told),
+        *both_ways("order", due, stored.states),
+        *both_ways("shelves", shelves_of(book, shelves, stored.now), stored.shelves),
+        *both_ways("events", told, stored.told),
         *(Difference("ledger check", fault, "whole books", "a fault") for fault in stored.ledger.faults),
-        *_both_ways("ledger", balances_of(book), {k: v for k, v in stored.ledger.balances.items() if v}),
+        *both_ways("ledger", balances_of(book), {k: v for k, v in stored.ledger.balances.items() if v}),
         *_till(book),
     ]
 
@@ -235,12 +235,6 @@ def _till(book: OrderBook) -> Iterable[Difference]:
     collected, spent = book.till.collected.total(), book.till.paid_out + book.till.fees + due
     if collected != spent:
         yield Difference("collected = paid out + fees + due", "cents", collected, spent)
-
-
-def _both_ways(level: str, expected: Mapping[str, Any], found: Mapping[str, Any]) -> Iterable[Difference]:
-    for key in sorted(expected.keys() | found.keys()):
-        if expected.get(key) != found.get(key):
-            yield Difference(level, key, expected.get(key), found.get(key))
 
 
 @dataclass(frozen=True, slots=True)

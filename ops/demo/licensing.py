@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from ops.demo.books import Difference
+from ops.demo.books import Difference, both_ways
 
 TOO_EARLY: Final = "403 vendor_not_eligible"  #: what an activation gets before the licence is approved
 PDF: Final = (
@@ -56,11 +56,7 @@ def check_licenses(
         ),
         *([] if book.too_early else [Difference("activated too early", "tries", "at least 1", 0)]),
         *_members("licences in the queue", set(book.submitted), set(book.queued)),
-        *(
-            Difference("licences", key, due.get(key), stored.get(key))
-            for key in sorted(due.keys() | stored.keys())
-            if due.get(key) != stored.get(key)
-        ),
+        *both_ways("licences", due, stored),
         *_members("vendors with a licence", vendors, set(book.approved.values())),
         *_members("verified stores", vendors, verified),
     ]

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import Any, NamedTuple
 
-from ops.demo.books import Difference
+from ops.demo.books import Difference, both_ways
 from ops.demo.purchases import Basket
 
 
@@ -119,9 +119,9 @@ def check_sales(baskets: Sequence[Basket], receipts: Receipts, stored: StoredSal
         *receipts.wrong,
         *(Difference("checkouts", failure, "a checkout", None) for failure in receipts.failures),
         *_file(baskets, stored),
-        *_both_ways("orders", receipts.orders, stored.orders),
+        *both_ways("orders", receipts.orders, stored.orders),
         *(Difference("intents and lines", order, "the order's total", "not so") for order in stored.unlike),
-        *_both_ways("checkout events", Counter({key.group: 1 for key in receipts.orders}), stored.told),
+        *both_ways("checkout events", Counter({key.group: 1 for key in receipts.orders}), stored.told),
     ]
 
 
@@ -138,13 +138,6 @@ def _file(baskets: Sequence[Basket], stored: StoredSales) -> Iterable[Difference
         for what in ("units", "cents"):
             if logged[day][what] != ordered[day][what]:
                 yield Difference(f"{what} in the file = ordered", str(day), logged[day][what], ordered[day][what], day)
-
-
-def _both_ways(level: str, expected: Mapping[Any, Any], found: Mapping[Any, Any]) -> Iterable[Difference]:
-    for key in sorted(expected.keys() | found.keys()):
-        if expected.get(key) != found.get(key):
-            name = " ".join(key) if isinstance(key, tuple) else str(key)
-            yield Difference(level, name, expected.get(key), found.get(key))
 
 
 @dataclass(slots=True)
