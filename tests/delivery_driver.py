@@ -8,10 +8,10 @@ from uuid import UUID
 
 import httpx
 
-from tests.ads_driver import at, execute
+from tests.ads_driver import execute
 from tests.api_driver import PASSWORD, Api, Person, created, new_email, ok
 from tests.cart_shop import NOON
-from tests.order_driver import Placed, placed, put, step
+from tests.order_driver import Placed, asked_at, placed, put, step
 
 AGENT = "/api/v1/agent"
 
@@ -44,9 +44,8 @@ async def carry(
     key: str | None = None,
 ) -> httpx.Response:
     """A request for an agent's step: assign, pickup, deliver, cash-collected."""
-    headers = at(now) | ({"idempotency-key": key} if key else {})
     async with api.as_(agent) as client:
-        return await client.post(f"{AGENT}/orders/{order_id}/{action}", json=body, headers=headers)
+        return await client.post(f"{AGENT}/orders/{order_id}/{action}", json=body, headers=asked_at(now, key))
 
 
 async def brought(api: Api, agent: Person, order_id: str, *actions: str, now: datetime = NOON) -> dict[str, Any]:

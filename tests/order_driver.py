@@ -76,9 +76,13 @@ async def ask(
     key: str | None = None,
 ) -> httpx.Response:
     """A request for a step of an order's life."""
-    headers = at(now) | ({"idempotency-key": key} if key else {})
     async with api.as_(person) as client:
-        return await client.post(f"{ROUTES[action]}/{order_id}/{action}", json=body, headers=headers)
+        return await client.post(f"{ROUTES[action]}/{order_id}/{action}", json=body, headers=asked_at(now, key))
+
+
+def asked_at(now: datetime, key: str | None) -> dict[str, str]:
+    """The headers of a request at a time, under a key if there is one."""
+    return at(now) | ({"idempotency-key": key} if key else {})
 
 
 async def step(api: Api, person: Person, order_id: str, action: str, body: Any = None, **more: Any) -> dict[str, Any]:

@@ -13,12 +13,8 @@ from tests.faults.system import System
 
 @pytest.fixture(scope="module")
 def system() -> Iterator[System]:
-    system = System()
-    try:
-        system.start()
+    with System() as system:
         yield system
-    finally:
-        system.stop()
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import asyncpg
 import redis.asyncio as redis
@@ -53,6 +53,18 @@ class System:
         self._process: subprocess.Popen[str] | None = None
         self._workers: list[ExtraWorker] = []
         self.described: dict[str, Any] = {}
+
+    def __enter__(self) -> Self:
+        """Everything is ready; at the end nothing is left."""
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.stop()
 
     def start(self) -> None:
         """Return when everything is ready."""

@@ -25,12 +25,8 @@ SUBSCRIPTION = "/api/v1/vendor/subscription"
 
 @pytest.fixture(scope="module")
 def billed() -> Iterator[System]:
-    system = System(parts="postgres,kafka,redis,stripe")
-    try:
-        system.start()
+    with System(parts="postgres,kafka,redis,stripe") as system:
         yield system
-    finally:
-        system.stop()
 
 
 async def post(http: httpx.AsyncClient, path: str, body: Any = None, token: str = "") -> Any:

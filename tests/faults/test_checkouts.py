@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any, Final
 
 import pytest
@@ -23,16 +22,6 @@ FAULTS: Final = 10  #: kills of the API and flushes of Redis, in turn
 LOAD_S: Final = 500.0
 RACERS: Final = 64
 UNITS: Final = 100
-
-
-@pytest.fixture(scope="module")
-def system() -> Iterator[System]:
-    system = System()
-    try:
-        system.start()
-        yield system
-    finally:
-        system.stop()
 
 
 class Checkouts:

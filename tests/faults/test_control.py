@@ -20,12 +20,8 @@ ATTEMPTS = 5
 
 @pytest.fixture(scope="module")
 def system() -> Iterator[System]:
-    system = System((sys.executable, "-m", "tests.faults.naive", "up"), worker=WORKER)
-    try:
-        system.start()
+    with System((sys.executable, "-m", "tests.faults.naive", "up"), worker=WORKER) as system:
         yield system
-    finally:
-        system.stop()
 
 
 async def test_a_counter_without_a_fence_fails_the_check_when_a_worker_stands_still(

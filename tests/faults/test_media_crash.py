@@ -38,12 +38,8 @@ LOST: Final = (httpx.HTTPError, OSError)
 
 @pytest.fixture(scope="module")
 def system() -> Iterator[System]:
-    system = System(parts=PARTS)
-    try:
-        system.start()
+    with System(parts=PARTS) as system:
         yield system
-    finally:
-        system.stop()
 
 
 class Uploader:

@@ -32,12 +32,8 @@ ARCHIVED: Final = "SELECT payload FROM outbox_archive WHERE type = 'media_proces
 def system() -> Iterator[System]:
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("MEDIA_LEASE_S", "2")
-        system = System(parts=PARTS)
-        try:
-            system.start()
+        with System(parts=PARTS) as system:
             yield system
-        finally:
-            system.stop()
 
 
 @pytest.fixture

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from ops.settings import Settings
+from ops.settings import Settings, asyncpg_url
+from tests.agent_site import Site
 from tests.api_driver import Api, Person, running
+from tests.billing_books import Books, books_of, charged_vendor
+from tests.cart_shop import open_shop
 from tests.local_stack import Database, Stack, settings_for
 from tests.media_bucket import fake_gcs
+from tests.stripe_fake import Account, fake_stripe, running_with
 
 
 @pytest.fixture
@@ -75,3 +81,55 @@ async def gcs_alone(gcs_alone_settings: Settings) -> AsyncIterator[Api]:
 async def uploader(gcs_api: Api) -> Person:
     """Someone who uploads, for a vendor."""
     return await gcs_api.register("vendor")
+
+
+@pytest.fixture
+async def vendor(api: Api) -> Person:
+    """Someone who may sell."""
+    return await open_shop(api)
+
+
+@pytest.fixture
+async def other(api: Api) -> Person:
+    """Someone else who may."""
+    return await open_shop(api)
+
+
+@pytest.fixture
+async def buyer(api: Api) -> Person:
+    return await api.register("buyer")
+
+
+@pytest.fixture
+async def engine(site: Site) -> AsyncIterator[AsyncEngine]:
+    """On the database of the module's own site, as its owner."""
+    engine = create_async_engine(asyncpg_url(site.environment["DATABASE_URL"]))
+    yield engine
+    await engine.dispose()
+
+
+@pytest.fixture
+async def account(tmp_path: Path) -> AsyncIterator[Account]:
+    """A fake Stripe of this test alone."""
+    async with fake_stripe(tmp_path) as found:
+        yield found
+
+
+@pytest.fixture
+async def stripe_api(alone_settings: Settings, account: Account) -> AsyncIterator[Api]:
+    """An API on a database of this test alone and the fake Stripe."""
+    async with running_with(alone_settings, account) as started:
+        yield started
+
+
+@pytest.fixture
+async def books(stripe_api: Api) -> AsyncIterator[Books]:
+    """Days of advertising, closed and reconciled by hand."""
+    async with books_of(stripe_api) as found:
+        yield found
+
+
+@pytest.fixture
+async def charged(stripe_api: Api, books: Books) -> Person:
+    """A vendor with a charge that may be billed."""
+    return await charged_vendor(stripe_api, books)

@@ -15,12 +15,12 @@ from uuid import UUID
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from models.ads.gateway import gate_key
 from models.redis import RedisLink
 from ops.migrate import upgrade
-from ops.settings import Settings, asyncpg_url
+from ops.settings import Settings
 from ops.stack.local import stack_down, stack_up
 from ops.stack.paths import DataDir
 from ops.topics import ensure_topics
@@ -57,13 +57,6 @@ def site() -> Iterator[Site]:
     finally:
         asyncio.run(stack_down(data, PARTS))
         shutil.rmtree(root)
-
-
-@pytest.fixture
-async def engine(site: Site) -> AsyncIterator[AsyncEngine]:
-    engine = create_async_engine(asyncpg_url(site.environment["DATABASE_URL"]))
-    yield engine
-    await engine.dispose()
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from uuid import UUID
 
 import pytest
 from click.testing import CliRunner
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from agents.warehouse_writer import WarehouseWriter
 from models import dead_letter_commands as commands
@@ -26,7 +26,6 @@ from models.database import make_sessions, new_id
 from ops.backfill import PLACE, Run
 from ops.cli import main
 from ops.gap_proof import prove
-from ops.settings import asyncpg_url
 from ops.stack.local import stack_down, stack_up
 from ops.stack.paths import DataDir
 from ops.warehouse import connected_warehouse
@@ -49,13 +48,6 @@ AGENT = ("--agents", ANALYTICS)
 def site() -> Iterator[Site]:
     with running_site(PARTS) as found:
         yield found
-
-
-@pytest.fixture
-async def engine(site: Site) -> AsyncIterator[AsyncEngine]:
-    engine = create_async_engine(asyncpg_url(site.environment["DATABASE_URL"]))
-    yield engine
-    await engine.dispose()
 
 
 @pytest.fixture

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -15,35 +13,16 @@ from click.testing import CliRunner, Result
 
 from agents.billing_check import Nights, check
 from ops.cli.billing import billing
-from ops.settings import Settings
 from ops.stripe_account import stripe_account
 from tests.api_driver import Api, Person, created, ok
-from tests.billing_books import Books, biller, books_of, charged_vendor
+from tests.billing_books import Books, biller
 from tests.catalogue import rows
-from tests.stripe_fake import Account, fake_stripe, running_with, subscribe
+from tests.stripe_fake import Account, subscribe
 
 
 @pytest.fixture
-async def account(tmp_path: Path) -> AsyncIterator[Account]:
-    async with fake_stripe(tmp_path) as found:
-        yield found
-
-
-@pytest.fixture
-async def api(alone_settings: Settings, account: Account) -> AsyncIterator[Api]:
-    async with running_with(alone_settings, account) as started:
-        yield started
-
-
-@pytest.fixture
-async def books(api: Api) -> AsyncIterator[Books]:
-    async with books_of(api) as found:
-        yield found
-
-
-@pytest.fixture
-async def charged(api: Api, books: Books) -> Person:
-    return await charged_vendor(api, books)
+def api(stripe_api: Api) -> Api:
+    return stripe_api
 
 
 async def checked(books: Books) -> Any:

@@ -10,10 +10,9 @@ from uuid import UUID
 
 import httpx
 import pytest
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from models.database import new_id
-from ops.settings import asyncpg_url
 from schemas.records import AdDailyChargeRecorded
 from streams.topics import BILLING
 from tests.ad_stream import WorkerProcess, eventually
@@ -28,13 +27,6 @@ DAY = date(2027, 3, 1)
 def site() -> Iterator[Site]:
     with running_site(("postgres", "kafka", "redis", "stripe")) as found:
         yield found
-
-
-@pytest.fixture
-async def engine(site: Site) -> AsyncIterator[AsyncEngine]:
-    engine = create_async_engine(asyncpg_url(site.environment["DATABASE_URL"]))
-    yield engine
-    await engine.dispose()
 
 
 @pytest.fixture

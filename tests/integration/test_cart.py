@@ -26,16 +26,6 @@ from tests.api_driver import ADDRESS, Api, Person, ok, problem, running
 from tests.cart_shop import NOON, look, open_shop, post, promise, quote, stock, wants
 
 
-@pytest.fixture
-async def vendor(api: Api) -> Person:
-    return await open_shop(api)
-
-
-@pytest.fixture
-async def buyer(api: Api) -> Person:
-    return await api.register("buyer")
-
-
 async def rows_of(api: Api, buyer: Person) -> dict[str, int]:
     """How many rows of each table the buyer's carts have."""
     tables = ("cart_records", "cart_items", "cart_vendor_groups")

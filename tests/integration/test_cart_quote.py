@@ -47,16 +47,6 @@ ITEM_FIELDS = {
 GROUP_FIELDS = {"vendor_store_id", "status", "promo", "subtotal_cents", "discounts_cents", "total_cents", "warnings"}
 
 
-@pytest.fixture
-async def vendor(api: Api) -> Person:
-    return await open_shop(api)
-
-
-@pytest.fixture
-async def buyer(api: Api) -> Person:
-    return await api.register("buyer")
-
-
 # -- what a cart says -------------------------------------------------------------------------------------------------
 
 

@@ -6,7 +6,6 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-import pytest
 import structlog
 
 from api.ad_services import AdServices
@@ -20,11 +19,6 @@ from tests.cart_shop import look, post, quote, wants
 
 IAT = int(NOON.timestamp())
 ANYTHING = str(new_id())
-
-
-@pytest.fixture
-async def buyer(api: Api) -> Person:
-    return await api.register("buyer")
 
 
 def claims(buyer: Person, **changes: Any) -> AdClaims:

@@ -32,21 +32,6 @@ LINE_FIELDS = {
 }  # fmt: skip
 
 
-@pytest.fixture
-async def vendor(api: Api) -> Person:
-    return await open_shop(api)
-
-
-@pytest.fixture
-async def other(api: Api) -> Person:
-    return await open_shop(api)
-
-
-@pytest.fixture
-async def buyer(api: Api) -> Person:
-    return await api.register("buyer")
-
-
 async def take_away(api: Api, product: str, on_hand: int = 0) -> None:
     await execute(api, "UPDATE inventory SET on_hand = :n WHERE product_id = :id", n=on_hand, id=UUID(product))
 

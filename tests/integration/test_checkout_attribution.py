@@ -6,8 +6,6 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-import pytest
-
 from api.ad_services import AdServices
 from models.ads.rules import EventKind, Placement, TargetType
 from models.ads.tokens import AdClaims
@@ -17,16 +15,6 @@ from tests.cart_shop import NOON, open_shop, quote, stock
 from tests.checkout_driver import check_out, look, published
 
 DAY = 86_400
-
-
-@pytest.fixture
-async def vendor(api: Api) -> Person:
-    return await open_shop(api)
-
-
-@pytest.fixture
-async def buyer(api: Api) -> Person:
-    return await api.register("buyer")
 
 
 def claims(

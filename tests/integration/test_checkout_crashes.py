@@ -7,26 +7,11 @@ from itertools import count
 import pytest
 
 from tests.api_driver import Api, Person, ok
-from tests.cart_shop import open_shop, quote, stock
+from tests.cart_shop import quote, stock
 from tests.checkout_driver import check_out, left, post, reserved
 from tests.crashes import COMMIT, COMMITTED, steps
 
 WHOLE = {"orders": 2, "order_line_items": 2, "payment_intents": 2, "converted": 1, "events": 2}
-
-
-@pytest.fixture
-async def vendor(api: Api) -> Person:
-    return await open_shop(api)
-
-
-@pytest.fixture
-async def other(api: Api) -> Person:
-    return await open_shop(api)
-
-
-@pytest.fixture
-async def buyer(api: Api) -> Person:
-    return await api.register("buyer")
 
 
 @pytest.mark.parametrize("same_key", [True, False], ids=["same key", "another key"])

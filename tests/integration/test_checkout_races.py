@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 from uuid import UUID
 
-import pytest
-
 from api.ad_services import AdServices
 from models.cart.attribution import TokenRules
 from models.checkout import writes
@@ -17,27 +15,12 @@ from models.stores.writes import set_kyc
 from models.tenancy import SCOPE, Tenant
 from schemas.http.orders import NewCheckout
 from tests.api_driver import ADDRESS, Api, Person, created, ok, problem
-from tests.cart_shop import NOON, open_shop, quote, stock
+from tests.cart_shop import NOON, quote, stock
 from tests.cart_shop import look as look_at_cart
 from tests.checkout_driver import left, post, reserved
 from tests.media_bucket import as_owner
 
 NOTHING = {"orders": 0, "order_line_items": 0, "payment_intents": 0, "converted": 0, "events": 0}
-
-
-@pytest.fixture
-async def vendor(api: Api) -> Person:
-    return await open_shop(api)
-
-
-@pytest.fixture
-async def other(api: Api) -> Person:
-    return await open_shop(api)
-
-
-@pytest.fixture
-async def buyer(api: Api) -> Person:
-    return await api.register("buyer")
 
 
 async def test_sixty_four_buyers_of_a_hundred_units_never_get_more_and_every_answer_is_true(

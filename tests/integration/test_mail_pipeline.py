@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from uuid import UUID
 
 import pytest
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from models.database import new_id
-from ops.settings import asyncpg_url
 from schemas.records import EmailRequested
 from streams.topics import NOTIFICATIONS
 from tests.ad_stream import WorkerProcess, eventually
@@ -32,13 +31,6 @@ AGENTS = ("--agents", NOTIFICATIONS)
 def site() -> Iterator[Site]:
     with running_site() as found:
         yield found
-
-
-@pytest.fixture
-async def engine(site: Site) -> AsyncIterator[AsyncEngine]:
-    engine = create_async_engine(asyncpg_url(site.environment["DATABASE_URL"]))
-    yield engine
-    await engine.dispose()
 
 
 @pytest.fixture(scope="module")

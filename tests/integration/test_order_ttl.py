@@ -8,11 +8,10 @@ from datetime import timedelta
 from uuid import UUID
 
 import pytest
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from models.clock import logical_now
 from models.database import new_id
-from ops.settings import asyncpg_url
 from schemas.records import OrderNudged
 from streams.topics import ORDER_TTL, ORDERS
 from tests.ad_stream import WorkerProcess, eventually
@@ -145,13 +144,6 @@ async def test_an_order_that_is_past_its_end_when_the_worker_comes_back_expires_
 
     await eventually(expired)
     assert {event.actor for event in await market.events(known, missed)} == {ORDER_TTL}
-
-
-@pytest.fixture
-async def engine(site: Site) -> AsyncIterator[AsyncEngine]:
-    engine = create_async_engine(asyncpg_url(site.environment["DATABASE_URL"]))
-    yield engine
-    await engine.dispose()
 
 
 async def test_bad_records_become_dead_letters_and_nothing_else_is_lost(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,17 +21,10 @@ from tests.stripe_fake import (
     SUBSCRIPTION,
     Account,
     cancel,
-    fake_stripe,
     is_active,
     running_with,
     subscribe,
 )
-
-
-@pytest.fixture
-async def account(tmp_path: Path) -> AsyncIterator[Account]:
-    async with fake_stripe(tmp_path) as found:
-        yield found
 
 
 @pytest.fixture

@@ -3,46 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import timedelta
-from pathlib import Path
 from uuid import UUID
 
 import pytest
 
 from models.errors import Unavailable
-from ops.settings import Settings
 from ops.stripe_account import stripe_account
 from tests.ads_driver import active_ad, register_vendor
 from tests.api_driver import Api, Person, created, ok
-from tests.billing_books import DAY, Books, biller, books_of, charged_vendor
+from tests.billing_books import DAY, Books, biller
 from tests.catalogue import rows
-from tests.stripe_fake import CHARGES, Account, fake_stripe, running_with, subscribe
+from tests.stripe_fake import CHARGES, Account, subscribe
 
 ITEMS = "POST /v1/invoiceitems"
 
 
 @pytest.fixture
-async def account(tmp_path: Path) -> AsyncIterator[Account]:
-    async with fake_stripe(tmp_path) as found:
-        yield found
-
-
-@pytest.fixture
-async def api(alone_settings: Settings, account: Account) -> AsyncIterator[Api]:
-    async with running_with(alone_settings, account) as started:
-        yield started
-
-
-@pytest.fixture
-async def books(api: Api) -> AsyncIterator[Books]:
-    async with books_of(api) as found:
-        yield found
-
-
-@pytest.fixture
-async def charged(api: Api, books: Books) -> Person:
-    return await charged_vendor(api, books)
+def api(stripe_api: Api) -> Api:
+    return stripe_api
 
 
 async def test_a_rolled_up_and_reconciled_day_is_billed_once(api: Api, account: Account, books: Books) -> None:
