@@ -67,11 +67,6 @@ async def authenticate(request: Request, *, limit: Limit | None = None) -> Calle
     return caller
 
 
-async def authenticate_buyer(request: Request) -> Member:
-    """Someone who acts for a buyer store, for the hot path: without a limit of its own."""
-    return as_buyer(await authenticate(request))
-
-
 async def limit_address(request: Request, limit: Limit) -> None:
     """Count a request of the client's address; raises RateLimited."""
     services = services_of(request)

@@ -13,7 +13,6 @@ from schemas.records import AdEvents
 
 IMPRESSION: Final = 0
 CLICK: Final = 1
-COST_MICROS_MAX: Final = (1 << 32) - 1
 
 
 class AdEvent(NamedTuple):

@@ -14,7 +14,6 @@ from models.errors import StateConflict
 
 MICROS_PER_CENT = 10_000
 MICROS_PER_CPM_CENT = 10  #: one impression of a bid of 1 cent per thousand
-DAY_S = 86_400
 MINUTE_S = 60
 CANDIDATES_MAX = 8  #: how many ads one serve offers to the gate
 
@@ -141,11 +140,6 @@ def day_number(day: date) -> int:
 def day_from_number(number: int) -> date:
     """The day that is `number` days after 1970-01-01."""
     return date(1970, 1, 1) + timedelta(days=number)
-
-
-def day_closes_at_us(number: int, *, token_ttl_s: int, skew_s: int) -> int:
-    """The watermark (logical microseconds) at which a shard closes day `number`."""
-    return ((number + 1) * DAY_S + token_ttl_s + skew_s) * 1_000_000
 
 
 def turn(ad_id: UUID, minute: int) -> bytes:
