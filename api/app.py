@@ -87,6 +87,7 @@ ROUTERS: Final[Sequence[APIRouter]] = (
     vendor_promos.router,
     billing.router,
     billing.webhook_router,
+    cart.quotes,
     cart.router,
     checkout.router,
     orders.router,

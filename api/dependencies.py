@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from time import time
-from typing import Annotated, cast
+from typing import Annotated, Final, cast
 from uuid import UUID
 
 from fastapi import Depends, Request
@@ -123,7 +123,10 @@ def _of_role(caller: Caller, role: Role) -> Caller:
 
 
 async def authenticated(request: Request) -> Caller:
-    """As a dependency: any caller, within the limits of their class of route; asked and counted once a request."""
+    """As a dependency: any caller, within the limits of their class of route; asked and counted once a request.
+
+    Guards call it themselves: a dependency of a dependency costs as much as the guard.
+    """
     caller = request.scope.get("caller")
     if caller is None:
         limit = limits.READ if request.method in ("GET", "HEAD") else limits.WRITE
@@ -136,31 +139,32 @@ async def sign_in_limit(request: Request) -> None:
     await limit_address(request, limits.SIGN_IN)
 
 
-Authenticated = Annotated[Caller, Depends(authenticated)]
+async def _member(request: Request) -> Member:
+    return as_member(await authenticated(request))
 
 
-async def _member(caller: Authenticated) -> Member:
-    return as_member(caller)
+async def _manager(request: Request) -> Member:
+    return as_manager(await authenticated(request))
 
 
-async def _manager(caller: Authenticated) -> Member:
-    return as_manager(caller)
+async def _buyer(request: Request) -> Member:
+    return as_buyer(await authenticated(request))
 
 
-async def _buyer(caller: Authenticated) -> Member:
-    return as_buyer(caller)
+async def _vendor(request: Request) -> Member:
+    return as_vendor(await authenticated(request))
 
 
-async def _vendor(caller: Authenticated) -> Member:
-    return as_vendor(caller)
+async def _admin(request: Request) -> Caller:
+    return as_admin(await authenticated(request))
 
 
-async def _admin(caller: Authenticated) -> Caller:
-    return as_admin(caller)
+async def _agent(request: Request) -> Caller:
+    return as_agent(await authenticated(request))
 
 
-async def _agent(caller: Authenticated) -> Caller:
-    return as_agent(caller)
+GUARDS: Final = frozenset((authenticated, _member, _manager, _buyer, _vendor, _admin, _agent))
+"""The dependencies that let nobody in who is not signed in."""
 
 
 async def transaction(request: Request) -> AsyncIterator[AsyncSession]:
@@ -193,6 +197,7 @@ async def _now(request: Request) -> datetime:
     return request_now(request)
 
 
+Authenticated = Annotated[Caller, Depends(authenticated)]
 StoreMember = Annotated[Member, Depends(_member)]
 Manager = Annotated[Member, Depends(_manager)]
 Buyer = Annotated[Member, Depends(_buyer)]

@@ -126,6 +126,11 @@ def _unreachable(exc: BaseException) -> Unavailable:
     return Unavailable("a part that this request needs does not answer")
 
 
+def not_json() -> ValidationFailed:
+    """The problem with a body that is no JSON."""
+    return ValidationFailed("the body is not valid JSON", errors=[FieldError("body", "json_invalid", "not JSON")])
+
+
 def _of_framework(exc: HTTPException) -> PackstreamError:
     match exc.status_code:
         case 404:
@@ -139,9 +144,7 @@ def _of_framework(exc: HTTPException) -> PackstreamError:
         case 400 if isinstance(exc.__cause__, PackstreamError):  # raised while the framework read the body
             return exc.__cause__
         case 400 | 422:
-            return ValidationFailed(
-                "the body is not valid JSON", errors=[FieldError("body", "json_invalid", "not JSON")]
-            )
+            return not_json()
     return OtherProblem(exc.status_code, exc.detail)
 
 

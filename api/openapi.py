@@ -9,9 +9,11 @@ from fastapi import FastAPI
 from fastapi.dependencies.models import Dependant
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
+from pydantic import BaseModel
 
-from api.dependencies import authenticated
+from api.dependencies import GUARDS
 from api.errors import MEDIA_TYPE
+from api.plain_routes import BODIES, COMPONENT
 from schemas.http.common import Problem
 
 PROBLEM: Final = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
@@ -38,9 +40,11 @@ def describe(app: FastAPI) -> dict[str, Any]:
     schemas = components.setdefault("schemas", {})
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
-    problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
-    schemas |= problem.pop("$defs")
-    schemas["Problem"] = problem
+    shapes: dict[str, type[BaseModel]] = {"Problem": Problem, **BODIES}
+    for name, model in shapes.items():
+        schema = model.model_json_schema(ref_template=COMPONENT)
+        schemas |= schema.pop("$defs", {})
+        schemas[name] = schema
     components["securitySchemes"] = {BEARER: {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}}
     for route in app.routes:
         if isinstance(route, APIRoute) and route.include_in_schema:
@@ -74,4 +78,4 @@ def _statuses(operation: dict[str, Any], route: APIRoute, method: str, *, secure
 
 def needs_caller(dependant: Dependant) -> bool:
     """Whether a route's dependencies ask for a caller."""
-    return dependant.call is authenticated or any(needs_caller(child) for child in dependant.dependencies)
+    return dependant.call in GUARDS or any(needs_caller(child) for child in dependant.dependencies)

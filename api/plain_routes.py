@@ -5,13 +5,47 @@ FastAPI documents them as any other; the application asks them before it builds 
 
 from __future__ import annotations
 
+from typing import Any, Final, TypeVar
+
 from fastapi import APIRouter
+from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.errors import handle
+
+COMPONENT: Final = "#/components/schemas/{model}"
+BODIES: Final[dict[str, type[BaseModel]]] = {}  #: what plain routes take, by name
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class Json(Response):
+    """An answer that is JSON bytes already."""
+
+    def __init__(self, body: bytes, status_code: int = 200) -> None:
+        self.body = body
+        self.status_code = status_code
+        self.background = None
+        self.raw_headers = [(b"content-length", b"%d" % len(body)), (b"content-type", b"application/json")]
+
+
+def body_of(model: type[M], data: bytes) -> M:
+    """A request's body; RequestValidationError as FastAPI has it."""
+    try:
+        return model.model_validate_json(data)
+    except ValidationError as exc:
+        raise RequestValidationError([{**error, "loc": ("body", *error["loc"])} for error in exc.errors()]) from exc
+
+
+def body_docs(model: type[BaseModel]) -> dict[str, Any]:
+    """For `openapi_extra`: a body of this shape is required, which the document keeps under the model's name."""
+    BODIES[model.__name__] = model
+    schema = {"$ref": COMPONENT.format(model=model.__name__)}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
 class PlainRoute(APIRoute):

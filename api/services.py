@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final, TypeVar
 
+import asyncpg
 import structlog
 from prometheus_client import CollectorRegistry
 from sqlalchemy.exc import SQLAlchemyError
@@ -18,13 +19,13 @@ from api.addresses import Proxies
 from api.metrics import RequestMetrics
 from api.pagination import Cursors
 from models.clock import Clock
-from models.database import SessionFactory, make_engine, make_sessions
+from models.database import SessionFactory, make_driver_pool, make_engine, make_sessions
 from models.identity.gateway import Sessions
 from models.identity.passwords import Passwords
 from models.identity.tokens import AccessTokens
 from models.limits import LoginLimit
 from models.redis import RedisLink
-from models.tenancy import SCOPE, Scope, make_scoped_sessions
+from models.tenancy import SCOPE, DriverTransactions, Scope, make_scoped_sessions
 from ops.settings import Settings
 
 CLOCK_REFRESH_S: Final = 0.1
@@ -36,11 +37,13 @@ log = structlog.get_logger()
 
 @dataclass(slots=True)
 class Services:
-    """Everything a request may need. `sessions` are the database's, `logins` are people's."""
+    """Everything a request may need. `sessions` are the database's, `logins` are people's; `drivers` are for the routes
+    whose cost counts."""
 
     settings: Settings
     engine: AsyncEngine
     sessions: SessionFactory
+    drivers: DriverTransactions
     redis: RedisLink
     clock: Clock
     logins: Sessions
@@ -82,8 +85,12 @@ Part = Callable[[Services], AbstractAsyncContextManager[None]]
 async def open_services(settings: Settings, parts: Sequence[Part], requests: RequestMetrics) -> AsyncIterator[Services]:
     """The services of a process. Postgres and Redis may be away at the start: requests get 503 until they are back."""
     async with AsyncExitStack() as stack:
-        services = build(settings, requests)
+        pool = await make_driver_pool(
+            settings.sqlalchemy_app_url, size=settings.database_pool_size, application="packstream-api"
+        )
+        services = build(settings, requests, pool)
         stack.push_async_callback(services.engine.dispose)
+        stack.push_async_callback(pool.close)
         stack.callback(services.passwords.close)
         await services.redis.connect()
         stack.push_async_callback(services.redis.close)
@@ -92,7 +99,7 @@ async def open_services(settings: Settings, parts: Sequence[Part], requests: Req
         yield services
 
 
-def build(settings: Settings, requests: RequestMetrics) -> Services:
+def build(settings: Settings, requests: RequestMetrics, pool: asyncpg.Pool[asyncpg.Record]) -> Services:
     """Wire everything; nothing connects yet."""
     engine = make_engine(
         settings.sqlalchemy_app_url, pool_size=settings.database_pool_size, application="packstream-api"
@@ -104,6 +111,7 @@ def build(settings: Settings, requests: RequestMetrics) -> Services:
         settings=settings,
         engine=engine,
         sessions=sessions,
+        drivers=DriverTransactions(pool, restricted=restricted),
         redis=redis,
         clock=clock,
         logins=Sessions(

@@ -11,24 +11,11 @@ from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 
 import orjson
-from sqlalchemy import (
-    BigInteger,
-    DateTime,
-    Index,
-    LargeBinary,
-    SmallInteger,
-    Text,
-    bindparam,
-    delete,
-    func,
-    select,
-    text,
-    update,
-)
+from sqlalchemy import Index, LargeBinary, SmallInteger, Text, delete, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.database import Base
+from models.database import Base, Driver, send
 from models.errors import IdempotencyInProgress, IdempotencyKeyReused
 
 KEPT: Final = timedelta(hours=48)
@@ -82,48 +69,42 @@ def fingerprint(body: bytes) -> bytes | None:
     return hashlib.sha256(orjson.dumps(_canonical(value), option=orjson.OPT_SORT_KEYS)).digest()
 
 
-async def begin(tx: AsyncSession, use: Use, payload: bytes, *, wall: datetime) -> Answer | None:
+async def begin(tx: AsyncSession | Driver, use: Use, payload: bytes, *, wall: datetime) -> Answer | None:
     """Claim the key for this transaction; the answer that is to be given again, if there is one.
 
     Raises IdempotencyInProgress while another transaction has the key, IdempotencyKeyReused for another payload.
     """
-    new = {**use._asdict(), "fingerprint": payload, "created_at": wall, "lock": use.lock}
-    if await tx.scalar(_CLAIM, new):
+    new = (*use, payload, wall, use.lock)
+    if await send(tx, _CLAIM, *new):
         return None
-    if not await tx.scalar(select(func.pg_try_advisory_xact_lock(use.lock))):
+    ((free,),) = await send(tx, "SELECT pg_try_advisory_xact_lock($1)", use.lock)
+    if not free:
         raise IdempotencyInProgress
-    row = await tx.get(IdempotencyKey, tuple(use))
-    if row is None:  # whoever had the lock has let it go meanwhile, and has kept nothing
-        await tx.scalar(_CLAIM, new)
+    kept = await send(tx, _KEPT, *use)
+    if not kept:  # whoever had the lock has let it go meanwhile, and has kept nothing
+        await send(tx, _CLAIM, *new)
         return None
-    if row.fingerprint != payload:
+    ((before, *answer),) = kept
+    if before != payload:
         raise IdempotencyKeyReused
-    assert row.status is not None, "a key commits with its answer"
-    return Answer(row.status, row.media_type or "", row.body or b"")
+    return Answer(*answer)
 
 
-_CLAIM: Final = text(
+_CLAIM: Final = (
     "INSERT INTO idempotency_keys (scope, method, path, key, fingerprint, created_at)"
-    " SELECT :scope, :method, :path, :key, :fingerprint, :created_at WHERE pg_try_advisory_xact_lock(:lock)"
-    " ON CONFLICT DO NOTHING RETURNING true"
-).bindparams(
-    bindparam("fingerprint", type_=LargeBinary()),
-    bindparam("created_at", type_=DateTime(timezone=True)),
-    bindparam("lock", type_=BigInteger()),
-    *(bindparam(name, type_=Text()) for name in Use._fields),
+    " SELECT $1, $2, $3, $4, $5, $6 WHERE pg_try_advisory_xact_lock($7) ON CONFLICT DO NOTHING RETURNING true"
 )
 """The key, unless somebody else has its lock or it is there already: for most requests all that there is to do."""
 
 
-async def keep(tx: AsyncSession, use: Use, answer: Answer) -> None:
+_MINE: Final = "WHERE scope = $1 AND method = $2 AND path = $3 AND key = $4"
+_KEPT: Final = f"SELECT fingerprint, status, media_type, body FROM idempotency_keys {_MINE}"
+_KEEP: Final = f"UPDATE idempotency_keys SET status = $5, media_type = $6, body = $7 {_MINE}"
+
+
+async def keep(tx: AsyncSession | Driver, use: Use, answer: Answer) -> None:
     """Keep the answer with the key, to commit with the effect."""
-    mine = (
-        (IdempotencyKey.scope == use.scope)
-        & (IdempotencyKey.method == use.method)
-        & (IdempotencyKey.path == use.path)
-        & (IdempotencyKey.key == use.key)
-    )
-    await tx.execute(update(IdempotencyKey).where(mine).values(**answer._asdict()))
+    await send(tx, _KEEP, *use, *answer)
 
 
 async def reap(tx: AsyncSession, *, wall: datetime) -> int:

@@ -7,32 +7,17 @@ Rows are inserted and deleted, never updated. What the relay does to them is in 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, cast
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import orjson
-from sqlalchemy import (
-    ARRAY,
-    BigInteger,
-    CheckConstraint,
-    Identity,
-    Index,
-    LargeBinary,
-    SmallInteger,
-    Table,
-    Text,
-    UniqueConstraint,
-    bindparam,
-    func,
-    insert,
-    text,
-)
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy import CheckConstraint, Identity, Index, LargeBinary, SmallInteger, Text, UniqueConstraint, func, text
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.database import Base, Driver
+from models.database import Base, Driver, send
 from models.errors import PayloadTooLarge
 from schemas.codec import encode
 from schemas.records import Record
@@ -131,22 +116,22 @@ def lock_key(aggregatetype: str, aggregateid: str) -> int:
 
 
 async def lock_aggregate(
-    tx: AsyncSession | AsyncConnection, aggregatetype: str, aggregateid: str, *, shared: bool = False
+    tx: AsyncSession | Driver, aggregatetype: str, aggregateid: str, *, shared: bool = False
 ) -> None:
     """Hold the aggregate's lock until the transaction ends."""
     await lock_aggregates(tx, aggregatetype, [aggregateid], shared=shared)
 
 
 async def lock_aggregates(
-    tx: AsyncSession | AsyncConnection, aggregatetype: str, aggregateids: Sequence[str], *, shared: bool = False
+    tx: AsyncSession | Driver, aggregatetype: str, aggregateids: Sequence[str], *, shared: bool = False
 ) -> None:
     """Hold the locks of all of them, taken in the order given (who takes several, takes them in one order)."""
     keys = [lock_key(aggregatetype, aggregateid) for aggregateid in aggregateids]
-    await tx.execute(_LOCK_SHARED if shared else _LOCK, {"keys": keys})
+    await send(tx, _LOCK_SHARED if shared else _LOCK, keys)
 
 
 async def append(
-    tx: AsyncSession | AsyncConnection,
+    tx: AsyncSession | Driver,
     record: Record,
     *,
     shared: bool = False,
@@ -159,30 +144,47 @@ async def append(
     Raises ValueError for a type that is not registered or a payload that does not fit its schema, and
     PayloadTooLarge over PAYLOAD_BYTES_MAX: the request fails, not the relay.
     """
-    row = _row(record, traceparent)
-    await lock_aggregate(tx, row["aggregatetype"], row["aggregateid"], shared=shared)
-    await tx.execute(_INSERT, [row])
+    await append_encoded(tx, encoded([record], traceparent=traceparent), shared=shared)
 
 
-async def append_all(tx: AsyncSession | AsyncConnection, records: Sequence[Record]) -> None:
-    """As `append` of each in turn, in two statements. Whoever else locks several of the aggregates does so in this
+async def append_all(tx: AsyncSession | Driver, records: Sequence[Record]) -> None:
+    """As `append` of each in turn, in one statement. Whoever else locks several of the aggregates does so in this
     order."""
-    rows = [_row(record) for record in records]
-    await tx.execute(_LOCK, {"keys": [lock_key(row["aggregatetype"], row["aggregateid"]) for row in rows]})
-    await tx.execute(_INSERT, rows)
+    await append_encoded(tx, encoded(records))
 
 
-async def append_locked(tx: AsyncSession | AsyncConnection, records: Iterable[Record]) -> None:
+class Encoded(NamedTuple):
+    """Records as `append_encoded` takes them."""
+
+    locks: Sequence[int]
+    columns: Sequence[Sequence[Any]]
+
+
+def encoded(records: Sequence[Record], *, traceparent: str | None = None) -> Encoded:
+    """The records as rows, for who appends them under other locks and wants to hold those no longer than need be.
+
+    Raises ValueError and PayloadTooLarge, as `append`.
+    """
+    rows = [_row(record, traceparent) for record in records]
+    return Encoded([lock_key(row["aggregatetype"], row["aggregateid"]) for row in rows], _columns(rows))
+
+
+async def append_encoded(tx: AsyncSession | Driver, records: Encoded, *, shared: bool = False) -> None:
+    """Publish the records when the transaction commits, as `append_all`."""
+    await send(tx, _APPEND_SHARED if shared else _APPEND, records.locks, *records.columns)
+
+
+async def append_locked(tx: AsyncSession | Driver, records: Iterable[Record]) -> None:
     """Publish `records` as `append` does, for a caller that holds the locks of all their aggregates already."""
     rows = [_row(record) for record in records]
     if rows:
-        await tx.execute(_INSERT, rows)
+        await send(tx, _INSERT_MANY, *_columns(rows))
 
 
 async def lock_shared(driver: Driver, aggregatetype: str, aggregateids: Iterable[str]) -> None:
     """As `lock_aggregates` shared, over the driver itself."""
     keys = [lock_key(aggregatetype, aggregateid) for aggregateid in aggregateids]
-    await driver.execute("SELECT pg_advisory_xact_lock_shared(key) FROM unnest($1::bigint[]) AS key", keys)
+    await driver.execute(_LOCK_SHARED, keys)
 
 
 async def append_batches(driver: Driver, records: Sequence[Record]) -> None:
@@ -193,9 +195,10 @@ async def append_batches(driver: Driver, records: Sequence[Record]) -> None:
 
 def columns_of(records: Iterable[Record]) -> list[list[Any]]:
     """The rows of `records`, column by column in the order of _COLUMNS, as the driver takes them."""
-    rows = [_row(record) for record in records]
-    for row in rows:
-        row["headers"] = orjson.dumps(row["headers"]).decode()
+    return _columns([_row(record) for record in records])
+
+
+def _columns(rows: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
     return [[row[column] for row in rows] for column in _COLUMNS]
 
 
@@ -215,16 +218,15 @@ def _row(record: Record, traceparent: str | None = None) -> dict[str, Any]:
         "type": record.event_type,
         "payload": payload,
         "lane": lane_of(key),
-        "headers": headers,
+        "headers": orjson.dumps(headers).decode(),
         "occurred_at": record.occurred_at,
     }
 
 
 _LOCK, _LOCK_SHARED = (
-    text(f"SELECT {function}(key) FROM unnest(:keys) AS key").bindparams(bindparam("keys", type_=ARRAY(BigInteger)))
+    f"SELECT {function}(key) FROM unnest($1::bigint[]) AS key"
     for function in ("pg_advisory_xact_lock", "pg_advisory_xact_lock_shared")
 )
-_INSERT = insert(cast(Table, OutboxEvent.__table__)).inline()  # no RETURNING: who writes the outbox may not read it
 _COLUMNS = {
     "id": "uuid",
     "aggregatetype": "text",
@@ -235,5 +237,17 @@ _COLUMNS = {
     "headers": "jsonb",
     "occurred_at": "timestamptz",
 }
-_ARRAYS = ", ".join(f"${number}::{kind}[]" for number, kind in enumerate(_COLUMNS.values(), 1))
-_INSERT_MANY = f"INSERT INTO outbox_events ({', '.join(_COLUMNS)}) SELECT * FROM unnest({_ARRAYS})"
+_INTO = f"INSERT INTO outbox_events ({', '.join(_COLUMNS)})"  # no RETURNING: who writes the outbox may not read it
+
+
+def _arrays(first: int) -> str:
+    return ", ".join(f"${number}::{kind}[]" for number, kind in enumerate(_COLUMNS.values(), first))
+
+
+_INSERT_MANY = f"{_INTO} SELECT * FROM unnest({_arrays(1)})"
+# A row's seq is drawn when the row is made, which is when all locks are held: it needs to know how many they are.
+_APPEND, _APPEND_SHARED = (
+    f"WITH locked AS MATERIALIZED ({lock}) {_INTO}"
+    f" SELECT row.* FROM (SELECT count(*) FROM locked) AS held, unnest({_arrays(2)}) AS row"
+    for lock in (_LOCK, _LOCK_SHARED)
+)

@@ -8,23 +8,24 @@ nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Connection, event, text
+import asyncpg
+from sqlalchemy import Connection, event
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session, SessionTransaction
 
-from models.database import SessionFactory
+from models.database import DRIVER_ERRORS, Driver, SessionFactory, as_dbapi_error, send
 
 SERVICE_ROLE: Final = "packstream_service"
+ACQUIRE_S: Final = 5.0  #: how long a connection is waited for
 SCOPE: Final = "scope"  #: where a session's `info` has its Scope
 
-BE_TENANT: Final = text(
-    "SELECT set_config('packstream.store_id', :store_id, true), set_config('packstream.user_id', :user_id, true)"
-)
-BE_SERVICE: Final = text(f"SET LOCAL ROLE {SERVICE_ROLE}")
+BE_TENANT: Final = "SELECT set_config('packstream.store_id', $1, true), set_config('packstream.user_id', $2, true)"
+BE_SERVICE: Final = f"SET LOCAL ROLE {SERVICE_ROLE}"
 
 
 class Tenant(NamedTuple):
@@ -48,9 +49,9 @@ def _begin(session: Session, transaction: SessionTransaction, connection: Connec
     scope: Scope | None = session.info.get(SCOPE)
     tenant = scope() if scope is not None else None
     if tenant is None:
-        connection.execute(BE_SERVICE)
+        connection.exec_driver_sql(BE_SERVICE)
     else:
-        connection.execute(BE_TENANT, {name: str(value) for name, value in tenant._asdict().items()})
+        connection.exec_driver_sql(BE_TENANT, (str(tenant.store_id), str(tenant.user_id)))
 
 
 event.listen(ScopedSession, "after_begin", _begin)
@@ -59,7 +60,62 @@ event.listen(ScopedSession, "after_begin", _begin)
 async def as_service(tx: AsyncSession) -> None:
     """Go on for no store, until the transaction ends: for the few commands that must look beyond the caller's."""
     if isinstance(tx.sync_session, ScopedSession):
-        await tx.execute(BE_SERVICE)
+        await send(tx, BE_SERVICE)
+
+
+class DriverTransactions:
+    """Transactions for a tenant, or for no store, on connections of the driver itself: as those of scoped sessions, at
+    a third of their cost. `restricted`: the connections have the API's role."""
+
+    def __init__(self, pool: asyncpg.Pool[asyncpg.Record], *, restricted: bool) -> None:
+        self.pool = pool
+        self._restricted = restricted
+
+    @asynccontextmanager
+    async def begin(self, tenant: Tenant | None) -> AsyncIterator[Driver]:
+        """A transaction; an exception rolls it back. Raises DBAPIError, OSError and TimeoutError, as a session does."""
+        async with self._acquired() as db:
+            try:
+                await _control(db, self._beginning(tenant))
+                yield db
+                await _control(db, "COMMIT")
+            except BaseException:
+                if db.is_in_transaction() and not db.is_closed():
+                    await _control(db, "ROLLBACK")
+                raise
+            finally:
+                if db.is_in_transaction():  # whatever went wrong: the next one must not find it
+                    db.terminate()
+
+    @asynccontextmanager
+    async def _acquired(self) -> AsyncIterator[Driver]:
+        try:
+            connection = await self.pool.acquire(timeout=ACQUIRE_S)
+        except DRIVER_ERRORS as exc:
+            raise as_dbapi_error(exc, "connect") from exc
+        try:
+            yield connection
+        finally:
+            await self.pool.release(connection)
+
+    def _beginning(self, tenant: Tenant | None) -> str:
+        """In one round trip, which has no parameters: ids are written out."""
+        if not self._restricted:
+            return "BEGIN"
+        if tenant is None:
+            return f"BEGIN; {BE_SERVICE}"
+        store, user = UUID(int=tenant.store_id.int), UUID(int=tenant.user_id.int)
+        return (
+            f"BEGIN; SELECT set_config('packstream.store_id', '{store}', true),"
+            f" set_config('packstream.user_id', '{user}', true)"
+        )
+
+
+async def _control(db: Driver, sql: str) -> None:
+    try:
+        await db.execute(sql)
+    except DRIVER_ERRORS as exc:
+        raise as_dbapi_error(exc, sql) from exc
 
 
 def make_scoped_sessions(engine: AsyncEngine) -> SessionFactory:

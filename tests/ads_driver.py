@@ -14,7 +14,7 @@ from sqlalchemy import text
 
 from models.ads.engine import freeze_shards
 from models.ads.gateway import CounterSink
-from models.database import make_engine, new_id
+from models.database import make_engine, make_sessions, new_id
 from models.outbox import OutboxEvent
 from schemas.ad_columns import Columns, unpack
 from schemas.codec import decode_dict
@@ -94,8 +94,8 @@ async def open_gates(api: Api, *, watermark: datetime | None = None) -> None:
     """What ticks and the agent do: every shard has an epoch, a watermark and a fresh tick."""
     settings = api.services.settings
     engine = make_engine(settings.sqlalchemy_url, pool_size=1, application="test")
-    async with engine.begin() as tx:
-        await freeze_shards(tx, settings.ad_shards)  # type: ignore[arg-type]  # a connection does as well
+    async with make_sessions(engine).begin() as tx:
+        await freeze_shards(tx, settings.ad_shards)
     await engine.dispose()
     sink = CounterSink(api.services.redis)
     until = watermark or datetime(2026, 1, 1, tzinfo=UTC)

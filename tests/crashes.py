@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
-from typing import Any
 
-from sqlalchemy import event
-from sqlalchemy.orm import Session
 from structlog.testing import capture_logs
 
-from tests.api_driver import Api
+from tests.statements import statements
 
 COMMIT, COMMITTED = "COMMIT", "committed"
 
@@ -24,7 +21,7 @@ in_the_block: ContextVar[bool] = ContextVar("in_the_block", default=False)
 
 
 @contextmanager
-def steps(api: Api, seen: list[str], *, crash_at: int | None = None) -> Iterator[None]:
+def steps(seen: list[str], *, crash_at: int | None = None) -> Iterator[None]:
     """Note the block's own steps in `seen`, not those of tasks beside it; before that of this number, crash.
 
     Steps are what the request waits for: its statements, savepoints and the commit; the last one, `COMMITTED`, is all
@@ -39,22 +36,15 @@ def steps(api: Api, seen: list[str], *, crash_at: int | None = None) -> Iterator
             raise Crash
         seen.append(name)
 
-    def after_commit(session: Session) -> None:
-        if not session.in_nested_transaction():
+    def before(sql: str, _: object) -> None:
+        step(COMMIT if sql.startswith(COMMIT) else sql)
+
+    def after(sql: str, _: object) -> None:
+        if sql.startswith(COMMIT):
             step(COMMITTED)
 
-    engine = api.services.engine.sync_engine
-    listeners: list[tuple[Any, str, Any]] = [
-        (engine, "before_cursor_execute", lambda *args: step(args[2])),
-        (engine, "savepoint", lambda *_: step("SAVEPOINT")),
-        (engine, "release_savepoint", lambda *_: step("RELEASE")),
-        (engine, "commit", lambda *_: step(COMMIT)),
-        (Session, "after_commit", after_commit),
-    ]
     with ExitStack() as stack:
-        for target, name, listener in listeners:
-            event.listen(target, name, listener)
-            stack.callback(event.remove, target, name, listener)
+        stack.enter_context(statements(before, after=after))
         stack.enter_context(capture_logs())  # to write out a traceback takes longer than the request
         stack.callback(in_the_block.reset, in_the_block.set(True))
         yield

@@ -6,8 +6,9 @@ import json
 from collections.abc import Coroutine, Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncSession
+
+from tests.statements import statements
 
 Node = dict[str, Any]
 
@@ -16,13 +17,8 @@ async def plans_of(tx: AsyncSession, read: Coroutine[Any, Any, Sequence[Any]]) -
     """How many rows a read found, and the plans of its statements as they ran, each by its uppermost node."""
     ran: list[tuple[str, Any]] = []
     connection = await tx.connection()
-
-    def note(*args: Any) -> None:
-        ran.append((args[2], args[3]))
-
-    event.listen(connection.sync_connection, "before_cursor_execute", note)
-    found = len(await read)
-    event.remove(connection.sync_connection, "before_cursor_execute", note)
+    with statements(lambda sql, parameters: ran.append((sql, tuple(parameters)))):
+        found = len(await read)
     plans: list[Node] = []
     for statement, parameters in ran:
         if statement.startswith("SELECT"):

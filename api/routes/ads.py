@@ -10,8 +10,6 @@ from typing import Any, Final
 
 import msgspec
 from fastapi import APIRouter
-from fastapi.exceptions import RequestValidationError
-from pydantic import ValidationError
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import Receive
@@ -20,7 +18,7 @@ from api import ad_metrics
 from api.ad_services import AdServices
 from api.dependencies import as_buyer, authenticate, request_now, services_of
 from api.envelope import Envelope
-from api.plain_routes import PlainRoute
+from api.plain_routes import Json, PlainRoute, body_docs, body_of
 from models.ads.rules import EventKind, Placement, TargetType
 from models.ads.tokens import AdClaims, check_countable, check_kind, counts_until
 from models.errors import FieldError, InvalidToken, Unavailable, ValidationFailed
@@ -33,16 +31,6 @@ PREFETCHES: Final = (b"prefetch", b"prerender", b"preview")
 
 _PLACEMENTS: Final = {f"placement={placement}".encode(): placement for placement in Placement}
 _PAGES: Final = {TargetType.STORE: "/stores/", TargetType.PRODUCT: "/products/"}
-
-
-class Json(Response):
-    """An answer that is JSON bytes already."""
-
-    def __init__(self, body: bytes, status_code: int = 200) -> None:
-        self.body = body
-        self.status_code = status_code
-        self.background = None
-        self.raw_headers = [(b"content-length", b"%d" % len(body)), (b"content-type", b"application/json")]
 
 
 router = APIRouter(prefix="/ads", tags=["ads"], route_class=PlainRoute)
@@ -76,17 +64,12 @@ async def serve(request: Request) -> Response:
     "/impression",
     status_code=202,
     response_model=Envelope[TrackOut],
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": {"application/json": {"schema": TrackImpression.model_json_schema()}},
-        }
-    },
+    openapi_extra=body_docs(TrackImpression),
 )
 async def impression(request: Request) -> Response:
     """Count a view. The token is the credential; the answer comes when the event is durable."""
     ads = _tracking(request)
-    token = _body(await _read(request.receive)).token
+    token = body_of(TrackImpression, await _read(request.receive)).token
     now_s = request_now(request).timestamp()
     try:
         claims = ads.keys.read(token)
@@ -187,13 +170,6 @@ async def _read(receive: Receive) -> bytes:
         body += message.get("body", b"")
         if not message.get("more_body"):
             return body
-
-
-def _body(body: bytes) -> TrackImpression:
-    try:
-        return TrackImpression.model_validate_json(body)
-    except ValidationError as exc:
-        raise RequestValidationError([{**error, "loc": ("body", *error["loc"])} for error in exc.errors()]) from exc
 
 
 def _tracking(request: Request) -> AdServices:

@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple
 from uuid import UUID
-
-from sqlalchemy import Insert, Table, Uuid, bindparam, insert, text, update
-from sqlalchemy.dialects.postgresql import insert as upsert
-from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm.attributes import set_committed_value
 
 from models.cart import attribution, rules
 from models.cart.attribution import Dropped, Kept, TokenRules
+from models.cart.reads import HeldCart
 from models.cart.rules import (
     CURRENCY,
     AskedPromo,
@@ -31,7 +27,7 @@ from models.cart.rules import (
 from models.cart.tables import CartItem, CartRecord, CartVendorGroup
 from models.catalog import reads as catalog
 from models.catalog.reads import QuoteProduct
-from models.database import new_id
+from models.database import Driver, as_json, as_loaded, insert_of, new_id, rows_as_json, send
 from schemas.http.cart import NewQuote
 
 
@@ -50,26 +46,23 @@ class Quoted(NamedTuple):
     dropped: Mapping[Dropped, int]
 
 
-async def quote(tx: AsyncSession, body: NewQuote, terms: QuoteTerms, *, buyer_store_id: UUID, now: datetime) -> Quoted:
+async def quote(db: Driver, body: NewQuote, terms: QuoteTerms, *, buyer_store_id: UUID, now: datetime) -> Quoted:
     """Replace what the store's active cart says by a new quote; a store without one gets one.
 
     Quotes of a store come one after the other (each holds the cart's row), and each is whole. The number of statements
     does not depend on the number of items.
     """
-    cart_id, created_at = await _hold(tx, buyer_store_id, now)
+    cart_id, created_at = await _hold(db, buyer_store_id, now)
     wanted = [Wanted(item.product_id, item.quantity) for item in body.items]
     asked = [AskedPromo(promo.vendor_store_id, promo.code) for promo in body.promos]
-    priced = await _price(tx, wanted, asked, buyer_store_id=buyer_store_id, now=now)
+    priced = await _price(db, wanted, asked, buyer_store_id=buyer_store_id, now=now)
     kept, dropped = attribution.select(body.attribution_tokens, terms.tokens, buyer_store_id=buyer_store_id, now=now)
-    await tx.execute(_EMPTY, {"cart_id": cart_id})
     header = _header(priced, asked, kept) | {"valid_until": now + timedelta(seconds=terms.ttl_s), "updated_at": now}
-    await tx.execute(update(CartRecord).where(CartRecord.id == cart_id).values(**header))
     keys = {"cart_id": cart_id, "buyer_store_id": buyer_store_id}
     items = [keys | _item(place, line) for place, line in enumerate(priced.lines)]
-    await tx.execute(_insert(CartItem), items)
     groups = [keys | _group(place, group) for place, group in enumerate(priced.groups)]
-    if groups:
-        await tx.execute(_insert(CartVendorGroup), groups)
+    await send(db, _BEGIN_ANEW, cart_id, rows_as_json([header]))
+    await send(db, _FILL, rows_as_json(items), rows_as_json(groups))
     record = header | {"id": cart_id, "buyer_store_id": buyer_store_id, "created_at": created_at}
     return Quoted(_written(record, items, groups), dropped)
 
@@ -78,71 +71,38 @@ def _written(
     record: Mapping[str, Any], items: Iterable[Mapping[str, Any]], groups: Iterable[Mapping[str, Any]]
 ) -> CartRecord:
     """The rows as a cart with its lines and groups, as a query would give it; no part of the session."""
-    cart = CartRecord(status=CartStatus.ACTIVE, currency=CURRENCY, **record)
-    set_committed_value(cart, "items", [CartItem(**row) for row in items])
-    set_committed_value(cart, "vendor_groups", [CartVendorGroup(**row) for row in groups])
-    return cart
+    return as_loaded(
+        CartRecord,
+        {"status": CartStatus.ACTIVE, "currency": CURRENCY, **record},
+        items=[as_loaded(CartItem, row) for row in items],
+        vendor_groups=[as_loaded(CartVendorGroup, row) for row in groups],
+    )
 
 
-async def convert(
-    tx: AsyncSession,
-    cart: CartRecord,
-    *,
-    checkout_group_id: UUID,
-    payment_method: str,
-    shipping_address: dict[str, Any],
-    shipping_line: dict[str, Any] | None,
-    rejected_vendors: Sequence[dict[str, Any]] = (),
-    now: datetime,
-) -> None:
-    """Confirm the cart for a checkout. The caller holds its row; CartNotActive unless its quote is in force.
-
-    `rejected_vendors`, of whom nothing was ordered: {vendor_store_id, reason}.
-    """
-    rules.check_convertible(CartStatus(cart.status), valid_until=cart.valid_until, now=now)
-    cart.status = CartStatus.CONVERTED
-    cart.checkout_group_id = checkout_group_id
-    cart.payment_method = payment_method
-    cart.shipping_address = shipping_address
-    cart.shipping_line = shipping_line
-    cart.rejected_vendors = list(rejected_vendors)
-    cart.converted_at = cart.updated_at = now
-    await tx.flush()
+async def convert(db: Driver, cart: HeldCart, *, now: datetime) -> None:
+    """Keep a cart that its holder has made a `converted` one."""
+    snapshot = (cart.shipping_address, cart.shipping_line, cart.rejected_vendors)
+    await send(
+        db, _CONVERT, cart.id, now, cart.checkout_group_id, cart.payment_method, *(as_json(one) for one in snapshot)
+    )
 
 
-async def _hold(tx: AsyncSession, buyer_store_id: UUID, now: datetime) -> tuple[UUID, datetime]:
+async def _hold(db: Driver, buyer_store_id: UUID, now: datetime) -> tuple[UUID, datetime]:
     """The store's active cart and when it was made; it is locked until the transaction ends, and made if need be.
 
     In one statement, so that two first quotes cannot both make one, and a cart that is converted meanwhile is not
     taken for an active one.
     """
-    empty = {"valid_until": now, "warnings": [], "promos_asked": [], "attribution_tokens": [], "attribution_claims": []}
-    counts = dict.fromkeys(("subtotal_cents", "discounts_cents", "total_cents", "ok_items"), 0)
-    statement = upsert(CartRecord).values(
-        id=new_id(),
-        buyer_store_id=buyer_store_id,
-        status=CartStatus.ACTIVE,
-        currency=CURRENCY,
-        created_at=now,
-        updated_at=now,
-        **empty,
-        **counts,
-    )
-    statement = statement.on_conflict_do_update(
-        index_elements=[CartRecord.buyer_store_id],
-        index_where=text("status = 'active'"),
-        set_={"updated_at": now},
-    )
-    cart_id, created_at = (await tx.execute(statement.returning(CartRecord.id, CartRecord.created_at))).one()
+    ((cart_id, created_at),) = await send(db, _HOLD, new_id(), buyer_store_id, CURRENCY, now)
     return cart_id, created_at
 
 
 async def _price(
-    tx: AsyncSession, wanted: Sequence[Wanted], asked: Sequence[AskedPromo], *, buyer_store_id: UUID, now: datetime
+    db: Driver, wanted: Sequence[Wanted], asked: Sequence[AskedPromo], *, buyer_store_id: UUID, now: datetime
 ) -> Quote:
     """Today's prices, stock and promos applied to what is wanted."""
-    found = await catalog.for_quote(tx, [one.product_id for one in wanted], buyer_store_id=buyer_store_id)
-    promos = await catalog.promos_for(tx, asked, now=now)
+    found = await catalog.for_quote(db, [one.product_id for one in wanted], buyer_store_id=buyer_store_id)
+    promos = await catalog.promos_for(db, asked, now=now)
     return rules.price_cart(
         wanted,
         {product_id: _product(one) for product_id, one in found.items()},
@@ -167,15 +127,29 @@ def _product(found: QuoteProduct) -> Product:
     )
 
 
-_EMPTY: Final = text(
-    "WITH items AS (DELETE FROM cart_items WHERE cart_id = :cart_id)"
-    " DELETE FROM cart_vendor_groups WHERE cart_id = :cart_id"
-).bindparams(bindparam("cart_id", type_=Uuid()))
-
-
-def _insert(table: type[CartItem | CartVendorGroup]) -> Insert:
-    """For many rows in one statement; into the table itself, without the mapper's look at each row."""
-    return insert(cast(Table, table.__table__))
+_HOLD: Final = """
+INSERT INTO cart_records (id, buyer_store_id, status, currency, valid_until, subtotal_cents, discounts_cents,
+  total_cents, ok_items, warnings, promos_asked, attribution_tokens, attribution_claims, created_at, updated_at)
+VALUES ($1, $2, 'active', $3, $4, 0, 0, 0, 0, '[]', '[]', '[]', '[]', $4, $4)
+ON CONFLICT (buyer_store_id) WHERE status = 'active' DO UPDATE SET updated_at = $4
+RETURNING id, created_at
+"""
+_QUOTED: Final = (
+    "subtotal_cents, discounts_cents, total_cents, ok_items, warnings, promos_asked, attribution_tokens,"
+    " attribution_claims, valid_until, updated_at"
+)
+_BEGIN_ANEW: Final = f"""
+WITH items AS (DELETE FROM cart_items WHERE cart_id = $1), groups AS (DELETE FROM cart_vendor_groups WHERE cart_id = $1)
+UPDATE cart_records SET ({_QUOTED}) =
+  (SELECT {_QUOTED} FROM jsonb_populate_recordset(NULL::cart_records, $2))
+WHERE id = $1
+"""
+_FILL: Final = f"WITH items AS ({insert_of(CartItem, '$1')}) {insert_of(CartVendorGroup, '$2')}"
+_CONVERT: Final = """
+UPDATE cart_records SET status = 'converted', converted_at = $2, updated_at = $2, checkout_group_id = $3,
+  payment_method = $4, shipping_address = $5, shipping_line = $6, rejected_vendors = $7
+WHERE id = $1
+"""
 
 
 def _header(priced: Quote, asked: Sequence[AskedPromo], kept: Sequence[Kept]) -> dict[str, Any]:

@@ -10,26 +10,13 @@ from datetime import datetime
 from typing import Any, Final, NamedTuple, TypeVar
 from uuid import UUID
 
-from sqlalchemy import (
-    ARRAY,
-    ColumnElement,
-    Row,
-    Select,
-    Text,
-    Uuid,
-    any_,
-    bindparam,
-    column,
-    func,
-    select,
-    text,
-    tuple_,
-)
-from sqlalchemy.dialects.postgresql import JSONB
+import asyncpg
+from sqlalchemy import ARRAY, ColumnElement, Select, Uuid, any_, bindparam, func, select, text, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.catalog.rules import DiscountType, PromoType, Sort, VolumeDiscount, fold_code, in_force
 from models.catalog.tables import Inventory, Product, Promo
+from models.database import Driver, send
 from models.errors import NotFound
 from models.stores import reads as stores
 from models.tenancy import as_service
@@ -245,45 +232,37 @@ class QuotePromo(NamedTuple):
     value: int
 
 
-_FOUND: Final = func.products_for_quote(bindparam("product_ids", type_=ARRAY(Uuid()))).table_valued(
-    *(column(name) for name in ("id", "store_id", "title", "category", "unit", "price_cents", "moq", "max_qty")),
-    column("volume_discounts", JSONB()),
-    *(column(name) for name in ("active", "deleted", "vendor_may_sell", "vendor_state", "available_qty")),
-)
-_BUYER_STATE: Final = stores.state_of(bindparam("buyer_store_id", type_=Uuid())).label("buyer_state")
-_FOR_QUOTE: Final[Select[Any]] = select(_FOUND, _BUYER_STATE)
-_PROMOS: Final = text("SELECT * FROM promos_by_code(:store_ids, :codes)").bindparams(
-    bindparam("store_ids", type_=ARRAY(Uuid())), bindparam("codes", type_=ARRAY(Text()))
-)
+_FOR_QUOTE: Final = f"SELECT *, {stores.state_of('$2')} AS buyer_state FROM products_for_quote($1)"
+_PROMOS: Final = "SELECT * FROM promos_by_code($1, $2)"
 _AVAILABLE: Final = text("SELECT * FROM available_qty(:product_ids)").bindparams(
     bindparam("product_ids", type_=ARRAY(Uuid()))
 )
 
 
 async def for_quote(
-    tx: AsyncSession, product_ids: Collection[UUID], *, buyer_store_id: UUID
+    tx: AsyncSession | Driver, product_ids: Collection[UUID], *, buyer_store_id: UUID
 ) -> Mapping[UUID, QuoteProduct]:
     """Those of the products that exist (deleted ones too), of whatever store, in one query."""
-    rows = await tx.execute(_FOR_QUOTE, {"product_ids": list(product_ids), "buyer_store_id": buyer_store_id})
-    return {row.id: _quote_product(row) for row in rows}
+    rows = await send(tx, _FOR_QUOTE, list(product_ids), buyer_store_id)
+    return {row["id"]: _quote_product(row) for row in rows}
 
 
-def _quote_product(row: Row[Any]) -> QuoteProduct:
+def _quote_product(row: asyncpg.Record) -> QuoteProduct:
     return QuoteProduct(
-        id=row.id,
-        store_id=row.store_id,
-        title=row.title,
-        category=row.category,
-        unit=row.unit,
-        price_cents=row.price_cents,
-        moq=row.moq,
-        max_qty=row.max_qty,
-        volume_discounts=tiers_of(row.volume_discounts),
-        active=row.active,
-        deleted=row.deleted,
-        vendor_eligible=row.vendor_may_sell,
-        in_state=row.vendor_state == row.buyer_state,
-        available_qty=row.available_qty,
+        id=row["id"],
+        store_id=row["store_id"],
+        title=row["title"],
+        category=row["category"],
+        unit=row["unit"],
+        price_cents=row["price_cents"],
+        moq=row["moq"],
+        max_qty=row["max_qty"],
+        volume_discounts=tiers_of(row["volume_discounts"]),
+        active=row["active"],
+        deleted=row["deleted"],
+        vendor_eligible=row["vendor_may_sell"],
+        in_state=row["vendor_state"] == row["buyer_state"],
+        available_qty=row["available_qty"],
     )
 
 
@@ -293,18 +272,17 @@ def tiers_of(kept: Iterable[Mapping[str, Any]]) -> tuple[VolumeDiscount, ...]:
 
 
 async def promos_for(
-    tx: AsyncSession, wanted: Iterable[tuple[UUID, str]], *, now: datetime
+    tx: AsyncSession | Driver, wanted: Iterable[tuple[UUID, str]], *, now: datetime
 ) -> Mapping[tuple[UUID, str], QuotePromo]:
     """Those of the promos (vendor, code as it was typed) that are in force, under what was asked for; one query."""
     asked = list(wanted)
     if not asked:
         return {}
-    values = {"store_ids": [store for store, _ in asked], "codes": [fold_code(code) for _, code in asked]}
-    rows = (await tx.execute(_PROMOS, values)).all()
+    rows = await send(tx, _PROMOS, [store for store, _ in asked], [fold_code(code) for _, code in asked])
     found = {
-        (row.store_id, row.code_folded): QuotePromo(row.id, row.code, PromoType(row.type), row.value)
+        (row["store_id"], row["code_folded"]): QuotePromo(row["id"], row["code"], PromoType(row["type"]), row["value"])
         for row in rows
-        if in_force(row.starts_at, row.ends_at, now)
+        if in_force(row["starts_at"], row["ends_at"], now)
     }
     folded = {(store, code): (store, fold_code(code)) for store, code in asked}
     return {key: found[fold] for key, fold in folded.items() if fold in found}

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ARRAY, BigInteger, TextClause, Uuid, bindparam, select, text
+from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -15,7 +15,7 @@ from models import audit, outbox
 from models.catalog import reads, rules
 from models.catalog.reads import StockView
 from models.catalog.tables import Inventory, Product, Promo
-from models.database import new_id
+from models.database import Driver, new_id, send
 from models.errors import AlreadyExists
 from models.media import reads as media_reads
 from models.media import writes as media
@@ -192,16 +192,10 @@ async def _record_stock(tx: AsyncSession, stock: Inventory, before: int, *, acto
     await outbox.append(tx, event)
 
 
-def _move(function: str) -> TextClause:
-    return text(f"SELECT * FROM {function}(:product_ids, :quantities)").bindparams(
-        bindparam("product_ids", type_=ARRAY(Uuid())), bindparam("quantities", type_=ARRAY(BigInteger()))
-    )
+_RESERVE, _RELEASE, _TAKE = (f"SELECT * FROM {move}_stock($1, $2)" for move in ("reserve", "release", "take"))
 
 
-_RESERVE, _RELEASE, _TAKE = _move("reserve_stock"), _move("release_stock"), _move("take_stock")
-
-
-async def reserve(tx: AsyncSession, demand: Mapping[UUID, int]) -> set[UUID]:
+async def reserve(tx: AsyncSession | Driver, demand: Mapping[UUID, int]) -> set[UUID]:
     """Hold stock for an order, of whatever store's products, each quantity whole or not at all.
 
     Returns the products that have not enough. `demand` is above zero; rows are locked in primary-key order until the
@@ -220,11 +214,10 @@ async def take(tx: AsyncSession, demand: Mapping[UUID, int]) -> set[UUID]:
     return await _moved(tx, _TAKE, demand)
 
 
-async def _moved(tx: AsyncSession, statement: TextClause, demand: Mapping[UUID, int]) -> set[UUID]:
+async def _moved(tx: AsyncSession | Driver, statement: str, demand: Mapping[UUID, int]) -> set[UUID]:
     if not demand:
         return set()
-    values = {"product_ids": list(demand), "quantities": list(demand.values())}
-    return set((await tx.execute(statement, values)).scalars())
+    return {short for (short,) in await send(tx, statement, list(demand), list(demand.values()))}
 
 
 # -- promos -----------------------------------------------------------------------------------------------------------

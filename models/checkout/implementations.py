@@ -10,11 +10,10 @@ from datetime import datetime
 from typing import Final, Protocol
 from uuid import UUID
 
-from sqlalchemy.ext.asyncio import AsyncSession
-
 from models.checkout import writes
 from models.checkout.reads import Checkout
 from models.checkout.writes import CheckoutTerms
+from models.database import Driver
 from schemas.http.orders import NewCheckout
 
 
@@ -23,7 +22,7 @@ class CheckoutCommand(Protocol):
 
     async def __call__(
         self,
-        tx: AsyncSession,
+        db: Driver,
         body: NewCheckout,
         terms: CheckoutTerms,
         *,

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy.ext.asyncio import AsyncSession
-
-from models.cart.reads import CartRecord
+from models.cart.reads import HeldCart
+from models.database import Driver
 from models.orders import reads as orders
 from models.orders.reads import Order
 
@@ -16,7 +15,7 @@ from models.orders.reads import Order
 class Checkout(NamedTuple):
     """A converted cart and its orders; `repeated`: it had been converted before."""
 
-    cart: CartRecord
+    cart: HeldCart
     vendor_orders: Sequence[Order]
     repeated: bool
 
@@ -34,7 +33,7 @@ class Checkout(NamedTuple):
         return sum(order.total_cents for order in self.vendor_orders)
 
 
-async def of_converted(tx: AsyncSession, cart: CartRecord) -> Checkout:
+async def of_converted(db: Driver, cart: HeldCart) -> Checkout:
     """The checkout that has converted the cart."""
     assert cart.checkout_group_id is not None, "a converted cart has a group"
-    return Checkout(cart, await orders.group(tx, cart.checkout_group_id), repeated=True)
+    return Checkout(cart, await orders.group(db, cart.checkout_group_id), repeated=True)

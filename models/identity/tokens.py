@@ -13,6 +13,7 @@ from models.identity.rules import ActiveStore, Role, StoreRole
 
 ISSUER: Final = "packstream"
 AUDIENCE: Final = "packstream-api"
+ALGORITHM: Final = "HS256"
 REMEMBERED_MAX: Final = 8192
 TOKEN_CHARS_MAX: Final = 2048
 
@@ -44,6 +45,7 @@ class AccessTokens:
 
     def __init__(self, keys: dict[str, bytes], *, ttl_s: int) -> None:
         self._keys = keys
+        self._headers = {_header(jwt.encode({}, key, ALGORITHM, {"kid": kid})): kid for kid, key in keys.items()}
         self._kid = next(iter(keys))
         self.ttl_s = ttl_s
         self._verified: dict[str, Caller] = {}
@@ -63,7 +65,7 @@ class AccessTokens:
             "store_role": store.role if store else None,
             "store_type": store.type if store else None,
         }
-        return jwt.encode(claims, self._keys[self._kid], algorithm="HS256", headers={"kid": self._kid})
+        return jwt.encode(claims, self._keys[self._kid], ALGORITHM, {"kid": self._kid})
 
     def verify(self, token: str, *, now_s: float) -> Caller:
         """The caller; Unauthenticated for a token that is not ours or no access token, TokenExpired after `exp`."""
@@ -82,11 +84,11 @@ class AccessTokens:
         if len(token) > TOKEN_CHARS_MAX:
             raise Unauthenticated("the access token is not valid")
         try:
-            key = self._keys[jwt.get_unverified_header(token)["kid"]]
+            kid = self._headers.get(_header(token)) or jwt.get_unverified_header(token)["kid"]
             claims = jwt.decode(
                 token,
-                key,
-                algorithms=["HS256"],
+                self._keys[kid],
+                algorithms=[ALGORITHM],
                 audience=AUDIENCE,
                 issuer=ISSUER,
                 options={
@@ -98,6 +100,11 @@ class AccessTokens:
             return _caller(claims)
         except (jwt.InvalidTokenError, KeyError, TypeError, ValueError):
             raise Unauthenticated("the access token is not valid") from None
+
+
+def _header(token: str) -> str:
+    """The token's first segment, as it is written: that of a token of ours says which key, without being decoded."""
+    return token.partition(".")[0]
 
 
 def _caller(claims: dict[str, Any]) -> Caller:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import Any, cast
+from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Insert, Table, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm.attributes import set_committed_value
 
-from models.database import new_id
+from models.database import Driver, insert_of, new_id, rows_as_json, send
+from models.orders.reads import as_written
 from models.orders.rules import (
     IntentStatus,
     LineStatus,
@@ -101,46 +100,48 @@ class Terms:
     retry_of: UUID | None = None
 
 
-async def place(tx: AsyncSession, terms: Terms, wanted: Sequence[NewOrder]) -> Sequence[Order]:
-    """Place the orders, each pending with an unpaid intent of its total; they are returned as they were written, to be
-    read: they are not the session's.
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Orders that are ready to be written. They are to be read as those of a query; no session knows them."""
+
+    orders: Sequence[Order]
+    rows: Sequence[str]  #: of orders, lines and intents, for `insert_of`
+
+
+async def place(tx: AsyncSession | Driver, terms: Terms, wanted: Sequence[NewOrder]) -> Sequence[Order]:
+    """Place the orders, each pending with an unpaid intent of its total; they are returned as they were written.
 
     The caller has reserved the stock of their lines, and appends the event.
     """
-    ids = [new_id() for _ in wanted]
-    serials = await _serials(tx, len(wanted))
-    numbered = list(zip(ids, wanted, strict=True))
-    orders = [_order(id_, serial, one, terms) for (id_, one), serial in zip(numbered, serials, strict=True)]
-    await tx.execute(_insert(Order), orders)
+    placement = prepare(terms, wanted, await serials(tx, len(wanted)))
+    await write(tx, placement)
+    return placement.orders
+
+
+async def serials(tx: AsyncSession | Driver, count: int) -> Sequence[int]:
+    """Numbers for that many orders; who does not use them all leaves a gap."""
+    return [serial for (serial,) in await send(tx, _SERIALS, count)]
+
+
+def prepare(terms: Terms, wanted: Sequence[NewOrder], serials: Sequence[int]) -> Placement:
+    """All of `place` that needs no database, for who holds locks that others wait for. `serials`: enough of them."""
+    numbered = [(new_id(), one) for one in wanted]
+    orders = [_order(id_, serial, one, terms) for (id_, one), serial in zip(numbered, serials, strict=False)]
     lines = [row for id_, one in numbered for row in _lines(id_, one, terms)]
-    await tx.execute(_insert(OrderLineItem), lines)
     intents = [_intent(id_, one, terms) for id_, one in numbered]
-    await tx.execute(_insert(PaymentIntent), intents)
-    return _written(orders, lines, intents)
+    return Placement(as_written(orders, lines, intents), [rows_as_json(rows) for rows in (orders, lines, intents)])
 
 
-def _written(
-    orders: Iterable[Mapping[str, Any]], lines: Iterable[Mapping[str, Any]], intents: Iterable[Mapping[str, Any]]
-) -> Sequence[Order]:
-    """The rows as orders with lines and intents, as a query would give them; no part of the session."""
-    by_id = {row["id"]: Order(**row) for row in orders}
-    of_order: dict[UUID, list[OrderLineItem]] = {order_id: [] for order_id in by_id}
-    for row in lines:
-        of_order[row["order_id"]].append(OrderLineItem(**row))
-    for row in intents:
-        set_committed_value(by_id[row["order_id"]], "payment_intent", PaymentIntent(**row))
-    for order_id, order in by_id.items():
-        set_committed_value(order, "line_items", of_order[order_id])
-    return list(by_id.values())
+async def write(tx: AsyncSession | Driver, placement: Placement) -> None:
+    """Write what `prepare` gave, in one statement."""
+    await send(tx, _PLACE, *placement.rows)
 
 
-async def _serials(tx: AsyncSession, count: int) -> Sequence[int]:
-    return (await tx.scalars(select(ORDER_NUMBERS.next_value()).select_from(func.generate_series(1, count)))).all()
-
-
-def _insert(table: type[Order | OrderLineItem | PaymentIntent]) -> Insert:
-    """For many rows in one statement; into the table itself, without the mapper's look at each row."""
-    return insert(cast(Table, table.__table__))
+_SERIALS: Final = f"SELECT nextval('{ORDER_NUMBERS.name}') FROM generate_series(1, $1)"
+_PLACE: Final = f"""
+WITH orders_made AS ({insert_of(Order, "$1")}), lines_made AS ({insert_of(OrderLineItem, "$2")})
+{insert_of(PaymentIntent, "$3")}
+"""
 
 
 def _columns(of: Terms | NewLine) -> dict[str, Any]:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Select, or_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import selectinload
 
+from models.database import Driver, as_loaded, send
 from models.errors import NotFound
 from models.orders.rules import IntentStatus, OrderStatus
 from models.orders.tables import Order as Order  # by these names for other areas too
+from models.orders.tables import OrderLineItem
 from models.orders.tables import PaymentIntent as PaymentIntent
 from models.stores.rules import StoreType
 
@@ -43,10 +45,26 @@ async def _one(tx: AsyncSession, query: Select[Order], *, lock: bool) -> Order:
     return found
 
 
-async def group(tx: AsyncSession, checkout_group_id: UUID) -> Sequence[Order]:
-    """The orders of a checkout with lines and intents, in the order of the cart's vendors."""
-    query = select(Order).where(Order.checkout_group_id == checkout_group_id).order_by(Order.id)
-    return (await tx.scalars(query.options(*WHOLE).execution_options(populate_existing=True))).all()
+async def group(tx: AsyncSession | Driver, checkout_group_id: UUID) -> Sequence[Order]:
+    """The orders of a checkout with lines and intents, in the order of the cart's vendors; to be read, not changed."""
+    orders = await send(tx, "SELECT * FROM orders WHERE checkout_group_id = $1 ORDER BY id", checkout_group_id)
+    ids = [row["id"] for row in orders]
+    lines = await send(tx, "SELECT * FROM order_line_items WHERE order_id = ANY ($1) ORDER BY order_id, position", ids)
+    intents = await send(tx, "SELECT * FROM payment_intents WHERE order_id = ANY ($1)", ids)
+    return as_written(map(dict, orders), map(dict, lines), map(dict, intents))
+
+
+def as_written(
+    orders: Iterable[Mapping[str, Any]], lines: Iterable[Mapping[str, Any]], intents: Iterable[Mapping[str, Any]]
+) -> Sequence[Order]:
+    """Rows as orders with lines and intents, as a query would give them; no session knows them."""
+    of_order: dict[UUID, list[OrderLineItem]] = {}
+    for row in lines:
+        of_order.setdefault(row["order_id"], []).append(as_loaded(OrderLineItem, row))
+    intent_of = {row["order_id"]: as_loaded(PaymentIntent, row) for row in intents}
+    return [
+        as_loaded(Order, row, line_items=of_order[row["id"]], payment_intent=intent_of[row["id"]]) for row in orders
+    ]
 
 
 async def retry_of(tx: AsyncSession, order_id: UUID) -> Order | None:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ARRAY, BindParameter, ColumnElement, ScalarSelect, Uuid, func, select
+from sqlalchemy import ARRAY, ColumnElement, Uuid, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.errors import NotFound
@@ -52,9 +52,9 @@ async def standings(tx: AsyncSession, store_ids: Collection[UUID]) -> dict[UUID,
     return {store_id: Standing(state, sells) for store_id, state, sells in rows}
 
 
-def state_of(store_id: BindParameter[UUID]) -> ScalarSelect[str]:
-    """As a value in a query: where the store is."""
-    return select(Store.state).where(Store.id == store_id).scalar_subquery()
+def state_of(store_id: str) -> str:
+    """As a value in a statement: where the store of a parameter is."""
+    return f"(SELECT state FROM stores WHERE id = {store_id})"
 
 
 def selling_to(store_id: UUID) -> ColumnElement[Sequence[UUID]]:

@@ -20,12 +20,12 @@ from ops.bench.results import percentile
 
 async def send(connection: asyncpg.Connection[Any], transaction: Transaction) -> None:
     """One transaction, committed."""
-    async with connection.transaction():
-        for sql, parameters, many in transaction:
-            if many:
-                await connection.executemany(sql, parameters)
-            else:
-                await connection.fetch(sql, *parameters)
+    for sql, parameters in transaction:
+        if parameters:
+            await connection.fetch(sql, *parameters)
+        else:
+            await connection.execute(sql)
+    await connection.execute("COMMIT")
 
 
 async def run(path: str, url: str, *, connections: int, warm_up_s: float, seconds: float) -> dict[str, float]:

@@ -7,13 +7,12 @@ from datetime import UTC, datetime
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy.ext.asyncio import AsyncSession
-
 from models import idempotency
 from models.cart import writes as carts
 from models.cart.writes import QuoteTerms
 from models.checkout import writes
 from models.checkout.writes import CheckoutTerms
+from models.database import Driver, savepoint
 from models.idempotency import Answer, Use
 from models.tenancy import Tenant
 from ops.bench.http_client import post
@@ -68,7 +67,7 @@ class Checkouts:
 
     def __init__(self, market: BenchShop, tape: Recorder, size: Size) -> None:
         self._market, self._tape, self._size = market, tape, size
-        self._templates: dict[int, UUID] = {}
+        self._templates: dict[int, list[UUID]] = {}
         settings = market.site.settings
         self._terms = CheckoutTerms(settings.order_ttl_s, settings.order_nudge_s, token_rules(settings))
 
@@ -98,18 +97,18 @@ class Checkouts:
             self._market.site, recorded, connections=connections, warm_up_s=size.warm_up_s, seconds=size.seconds
         )
 
-    def _command(self, tenant: Tenant, cart_id: UUID) -> Callable[[AsyncSession], Awaitable[None]]:
+    def _command(self, tenant: Tenant, cart_id: UUID) -> Callable[[Driver], Awaitable[None]]:
         """As a request with an Idempotency-Key does it (api/idempotency.py)."""
         body = NewCheckout.model_validate(_body(cart_id))
 
-        async def command(tx: AsyncSession) -> None:
+        async def command(db: Driver) -> None:
             now, use = datetime.now(UTC), Use(str(tenant.store_id), "POST", PATH, str(cart_id))
-            await idempotency.begin(tx, use, b"fingerprint", wall=now)
-            async with tx.begin_nested():
+            await idempotency.begin(db, use, b"fingerprint", wall=now)
+            async with savepoint(db):
                 await writes.check_out(
-                    tx, body, self._terms, buyer_store_id=tenant.store_id, actor=f"user:{tenant.user_id}", now=now
+                    db, body, self._terms, buyer_store_id=tenant.store_id, actor=f"user:{tenant.user_id}", now=now
                 )
-            await idempotency.keep(tx, use, Answer(201, "application/json", b"x" * ANSWER_BYTES))
+            await idempotency.keep(db, use, Answer(201, "application/json", b"x" * ANSWER_BYTES))
 
         return command
 
@@ -122,19 +121,21 @@ class Checkouts:
 
     async def _carts(self, lines: int, count: int) -> tuple[Sequence[Buyer], Sequence[UUID]]:
         if lines not in self._templates:
-            self._templates[lines] = await self._template(lines)
+            every = self._market.products
+            wanted = [every[n : n + lines] for n in range(0, len(every) - lines + 1, lines)]
+            self._templates[lines] = [await self._template(products) for products in wanted]
         buyers = await self._market.buyers(count)
         return buyers, await self._market.carts(self._templates[lines], buyers)
 
-    async def _template(self, lines: int) -> UUID:
-        """A cart with so many lines, as a quote makes it."""
+    async def _template(self, products: Sequence[UUID]) -> UUID:
+        """A cart of these products, as a quote makes it."""
         (buyer,) = await self._market.buyers(1)
-        items = [{"product_id": str(product), "quantity": QUANTITY} for product in self._market.products[:lines]]
+        items = [{"product_id": str(product), "quantity": QUANTITY} for product in products]
         body, terms = NewQuote.model_validate({"items": items}), QuoteTerms(900, self._terms.tokens)
         made: list[UUID] = []
 
-        async def command(tx: AsyncSession) -> None:
-            quoted = await carts.quote(tx, body, terms, buyer_store_id=buyer.store_id, now=datetime.now(UTC))
+        async def command(db: Driver) -> None:
+            quoted = await carts.quote(db, body, terms, buyer_store_id=buyer.store_id, now=datetime.now(UTC))
             made.append(quoted.cart.id)
 
         await self._tape.run(Tenant(buyer.store_id, buyer.user_id), command)

@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from sqlalchemy.ext.asyncio import AsyncSession
-
 from models import idempotency
 from models.cart import writes
 from models.cart.writes import QuoteTerms
-from models.database import new_id
+from models.database import Driver, new_id, savepoint
 from models.idempotency import Answer, Use
 from models.tenancy import Tenant
 from ops.bench.http_client import post
@@ -98,12 +96,12 @@ class Quotes:
         """As a request with an Idempotency-Key does it (api/idempotency.py)."""
         body = NewQuote.model_validate(self._body(LINES))
 
-        async def command(tx: AsyncSession) -> None:
+        async def command(db: Driver) -> None:
             now, use = datetime.now(UTC), Use(str(buyer.store_id), "POST", PATH, str(new_id()))
-            await idempotency.begin(tx, use, b"fingerprint", wall=now)
-            async with tx.begin_nested():
-                await writes.quote(tx, body, self._terms, buyer_store_id=buyer.store_id, now=now)
-            await idempotency.keep(tx, use, Answer(200, "application/json", b"x" * ANSWER_BYTES))
+            await idempotency.begin(db, use, b"fingerprint", wall=now)
+            async with savepoint(db):
+                await writes.quote(db, body, self._terms, buyer_store_id=buyer.store_id, now=now)
+            await idempotency.keep(db, use, Answer(200, "application/json", b"x" * ANSWER_BYTES))
 
         return command
 

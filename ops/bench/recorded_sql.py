@@ -15,61 +15,77 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sqlalchemy import event
-from sqlalchemy.ext.asyncio import AsyncSession
+import asyncpg
 
-from models.database import SessionFactory, make_engine
-from models.tenancy import SCOPE, Tenant, make_scoped_sessions
+from models.database import Driver, make_driver_pool
+from models.tenancy import DriverTransactions, Tenant
 from ops.bench.site import BenchSite
 from ops.stack.errors import StackError
 
 
 class Statement(NamedTuple):
-    """What the driver gets; `many`: parameters are those of many rows."""
+    """What the driver gets."""
 
     sql: str
-    parameters: Any
-    many: bool
+    parameters: Sequence[Any]
 
 
-Transaction = Sequence[Statement]
+Transaction = Sequence[Statement]  #: from its BEGIN on; its COMMIT is not there
 
 
 class Recorder:
     """Runs commands as the API's role does, and gives back what they sent."""
 
-    def __init__(self, sessions: SessionFactory, seen: list[Statement]) -> None:
-        self._sessions, self._seen = sessions, seen
+    def __init__(self, transactions: DriverTransactions, seen: list[Statement]) -> None:
+        self._transactions, self._seen = transactions, seen
 
-    async def record(self, tenant: Tenant, command: Callable[[AsyncSession], Awaitable[object]]) -> Transaction:
+    async def record(self, tenant: Tenant, command: Callable[[Driver], Awaitable[object]]) -> Transaction:
         """What `command` sent in a transaction for the store, which is rolled back."""
         self._seen.clear()
-        async with self._sessions(info={SCOPE: lambda: tenant}) as tx:
-            await command(tx)
-            await tx.rollback()
-        return list(self._seen)
+        try:
+            async with self._transactions.begin(tenant) as db:
+                await command(db)
+                raise Recorded(list(self._seen))
+        except Recorded as exc:
+            return exc.transaction
 
-    async def run(self, tenant: Tenant, command: Callable[[AsyncSession], Awaitable[object]]) -> None:
+    async def run(self, tenant: Tenant, command: Callable[[Driver], Awaitable[object]]) -> None:
         """The same, committed."""
-        async with self._sessions(info={SCOPE: lambda: tenant}) as tx:
-            await command(tx)
-            await tx.commit()
+        async with self._transactions.begin(tenant) as db:
+            await command(db)
+
+
+class Recorded(Exception):
+    """Ends a transaction whose statements are known."""
+
+    def __init__(self, transaction: Transaction) -> None:
+        super().__init__()
+        self.transaction = transaction
 
 
 @asynccontextmanager
 async def recorder(found: BenchSite) -> AsyncIterator[Recorder]:
     """On a connection of its own."""
-    engine = make_engine(found.settings.sqlalchemy_app_url, pool_size=1, application="packstream-bench")
     seen: list[Statement] = []
 
-    def note(_c: object, _k: object, sql: str, parameters: Any, _x: object, many: bool) -> None:
-        seen.append(Statement(sql, parameters, many))
+    class Noted(asyncpg.Connection):
+        """Notes what it is given."""
 
-    event.listen(engine.sync_engine, "before_cursor_execute", note)
+        async def fetch(self, query: str, *args: Any, **options: Any) -> Any:
+            seen.append(Statement(query, args))
+            return await super().fetch(query, *args, **options)
+
+        async def execute(self, query: str, *args: Any, **options: Any) -> Any:
+            seen.append(Statement(query, args))
+            return await super().execute(query, *args, **options)
+
+    pool = await make_driver_pool(
+        found.settings.sqlalchemy_app_url, size=1, application="packstream-bench", connection_class=Noted
+    )
     try:
-        yield Recorder(make_scoped_sessions(engine), seen)
+        yield Recorder(DriverTransactions(pool, restricted=True), seen)
     finally:
-        await engine.dispose()
+        await pool.close()
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,12 +43,12 @@ SELECT id, store_id, $3, 0, $4 FROM unnest($1::uuid[], $2::uuid[]) AS made(id, s
 """
 # The first cart is copied to all others: what a quote wrote for one buyer is what it would have written for each.
 COPIES: Final = """
-WITH made AS (SELECT * FROM unnest($2::uuid[], $3::uuid[]) AS made(cart, store)), cart AS (
+WITH made AS (SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) AS made(template, cart, store)), cart AS (
   INSERT INTO cart_records (id, buyer_store_id, status, currency, valid_until, subtotal_cents, discounts_cents,
     total_cents, ok_items, warnings, promos_asked, attribution_tokens, attribution_claims, created_at, updated_at)
   SELECT made.cart, made.store, c.status, c.currency, c.valid_until, c.subtotal_cents, c.discounts_cents, c.total_cents,
     c.ok_items, c.warnings, c.promos_asked, c.attribution_tokens, c.attribution_claims, c.created_at, c.updated_at
-  FROM cart_records c, made WHERE c.id = $1
+  FROM cart_records c JOIN made ON made.template = c.id
 ), items AS (
   INSERT INTO cart_items (id, cart_id, buyer_store_id, position, product_id, vendor_store_id, title, category,
     requested_qty, quantity, unit_price_cents, moq, max_qty, applied_volume_discount, line_subtotal_cents,
@@ -56,13 +56,13 @@ WITH made AS (SELECT * FROM unnest($2::uuid[], $3::uuid[]) AS made(cart, store))
   SELECT uuidv7(), made.cart, made.store, i.position, i.product_id, i.vendor_store_id, i.title, i.category,
     i.requested_qty, i.quantity, i.unit_price_cents, i.moq, i.max_qty, i.applied_volume_discount, i.line_subtotal_cents,
     i.line_total_cents, i.status, i.warnings
-  FROM cart_items i, made WHERE i.cart_id = $1
+  FROM cart_items i JOIN made ON made.template = i.cart_id
 )
 INSERT INTO cart_vendor_groups (cart_id, vendor_store_id, buyer_store_id, position, status, promo, subtotal_cents,
   discounts_cents, total_cents, warnings)
 SELECT made.cart, g.vendor_store_id, made.store, g.position, g.status, g.promo, g.subtotal_cents, g.discounts_cents,
   g.total_cents, g.warnings
-FROM cart_vendor_groups g, made WHERE g.cart_id = $1
+FROM cart_vendor_groups g JOIN made ON made.template = g.cart_id
 """
 CHECKS: Final = {
     "orders that are not one a group and vendor": """
@@ -135,13 +135,13 @@ class BenchShop:
         token = self._tokens.sign(user_id, session_id, Role.USER, active, issued_at_s=int(time.time()))
         return Buyer(store_id, user_id, f"Bearer {token}")
 
-    async def carts(self, template: UUID, buyers: Sequence[Buyer]) -> list[UUID]:
-        """A cart for each buyer, who has none yet, as the one given; its quote is good for the whole bench."""
+    async def carts(self, templates: Sequence[UUID], buyers: Sequence[Buyer]) -> list[UUID]:
+        """A cart for each buyer, who has none yet, as those given in turn; quotes are good for the whole bench."""
         carts = [new_id() for _ in buyers]
-        await self.db.execute(
-            "UPDATE cart_records SET valid_until = $2 WHERE id = $1", template, datetime.now(UTC) + timedelta(hours=4)
-        )
-        await self.db.execute(COPIES, template, carts, [buyer.store_id for buyer in buyers])
+        copied = [templates[n % len(templates)] for n in range(len(buyers))]
+        good_until = datetime.now(UTC) + timedelta(hours=4)
+        await self.db.execute("UPDATE cart_records SET valid_until = $2 WHERE id = ANY ($1)", templates, good_until)
+        await self.db.execute(COPIES, copied, carts, [buyer.store_id for buyer in buyers])
         await self.db.execute("ANALYZE")
         return carts
 

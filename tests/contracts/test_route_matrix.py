@@ -12,7 +12,7 @@ import httpx
 import pytest
 from starlette.routing import Route
 
-from api.idempotency import IdempotentRoute
+from api.idempotency import ONCE, IdempotentRoute
 from models.database import new_id
 from tests.api_driver import PASSWORD, Api, problem
 from tests.contracts.bad_input import Document
@@ -78,9 +78,9 @@ def test_the_document_says_which_routes_need_a_login(stage: Api) -> None:
 
 
 def test_every_post_and_put_but_sign_in_honours_an_idempotency_key(stage: Api) -> None:
-    """`route_class=IdempotentRoute` at the router."""
+    """`route_class=IdempotentRoute` at the router, or `@once` at the endpoint of a plain route."""
     writes = {
-        name: isinstance(route, IdempotentRoute)
+        name: isinstance(route, IdempotentRoute) or route.endpoint in ONCE
         for name, route in served(stage)
         if name.startswith(("POST /api/", "PUT /api/")) and "/auth/" not in name
     }

@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.ad_services import AdServices
 from models.cart import reads, writes
 from models.cart.attribution import TokenRules
-from models.cart.tables import CartRecord
+from models.cart.reads import HeldCart
 from models.cart.writes import QuoteTerms
-from models.database import new_id
-from models.errors import CartNotActive
+from models.database import driver_of, new_id
 from models.tenancy import SCOPE, Tenant
 from ops.settings import Settings
 from schemas.http.cart import NewQuote
 from tests.ads_driver import execute
 from tests.api_driver import ADDRESS, Api, Person, ok, problem, running
 from tests.cart_shop import NOON, look, open_shop, post, promise, quote, stock, wants
+from tests.statements import statements
 
 
 async def rows_of(api: Api, buyer: Person) -> dict[str, int]:
@@ -46,17 +47,17 @@ def terms(api: Api) -> QuoteTerms:
     return QuoteTerms(900, TokenRules(api.services.get(AdServices).keys, ttl_s=30 * 86_400, skew_s=5))
 
 
-async def convert(tx: AsyncSession, cart: CartRecord, *, after_s: int = 0) -> None:
-    """What a checkout does to the cart, so long after NOON."""
-    await writes.convert(
-        tx,
-        cart,
-        checkout_group_id=new_id(),
-        payment_method="cash",
-        shipping_address=ADDRESS,
-        shipping_line=None,
-        now=NOON + timedelta(seconds=after_s),
+async def hold(tx: AsyncSession, cart: dict[str, Any], buyer: Person) -> HeldCart:
+    """What a checkout begins with."""
+    return await reads.hold(await driver_of(tx), UUID(cart["id"]), buyer_store_id=UUID(buyer.store["id"]))
+
+
+async def convert(tx: AsyncSession, cart: HeldCart) -> None:
+    """What a checkout does to the cart at NOON."""
+    converted = cart.converted(
+        checkout_group_id=new_id(), payment_method="cash", shipping_address=ADDRESS, shipping_line=None
     )
+    await writes.convert(await driver_of(tx), converted, now=NOON)
 
 
 # -- one cart a store -------------------------------------------------------------------------------------------------
@@ -84,7 +85,7 @@ async def test_a_quote_waits_for_the_checkout_that_holds_the_cart_and_then_start
     product = await stock(api, vendor)
     cart = await quote(api, buyer, product)
     async with scoped(api, buyer) as tx:
-        held = await reads.cart(tx, UUID(cart["id"]), buyer_store_id=UUID(buyer.store["id"]), lock=True)
+        held = await hold(tx, cart, buyer)
         waiting = asyncio.create_task(quote(api, buyer, (product, 2)))
         await asyncio.sleep(0.3)
         assert not waiting.done()
@@ -103,13 +104,13 @@ async def test_a_checkout_that_waited_for_a_quote_sees_the_lines_of_that_quote(
     store = UUID(buyer.store["id"])
     async with scoped(api, buyer) as quoting, scoped(api, buyer) as checking_out:
         body = NewQuote.model_validate({"items": wants(other, str(new_id()))})
-        await writes.quote(quoting, body, terms(api), buyer_store_id=store, now=NOON)
-        waiting = asyncio.create_task(reads.cart(checking_out, UUID(first["id"]), buyer_store_id=store, lock=True))
+        await writes.quote(await driver_of(quoting), body, terms(api), buyer_store_id=store, now=NOON)
+        waiting = asyncio.create_task(hold(checking_out, first, buyer))
         await asyncio.sleep(0.3)
         assert not waiting.done()
         await quoting.commit()
-        seen = await waiting
-        assert (seen.ok_items, [item.status for item in seen.items]) == (1, ["ok", "invalid"])
+        seen = await reads.quote_of(await driver_of(checking_out), (await waiting).id)
+        assert [line.status for line in seen.lines] == ["ok", "invalid"]
 
 
 # -- conversion -------------------------------------------------------------------------------------------------------
@@ -121,29 +122,17 @@ async def test_after_conversion_there_is_no_cart_and_the_next_quote_starts_one(
     product = await stock(api, vendor)
     sold = await quote(api, buyer, (product, 4))
     async with scoped(api, buyer) as tx:
-        cart = await reads.cart(tx, UUID(sold["id"]), buyer_store_id=UUID(buyer.store["id"]), lock=True)
-        await convert(tx, cart)
+        await convert(tx, await hold(tx, sold, buyer))
         await tx.commit()
     problem(await look(api, buyer), 404, "not_found")
     fresh = await quote(api, buyer, product)
     assert fresh["id"] != sold["id"]
     async with scoped(api, buyer) as tx:
-        kept = await reads.cart(tx, UUID(sold["id"]), buyer_store_id=UUID(buyer.store["id"]))
+        kept = await hold(tx, sold, buyer)
         assert (kept.status, kept.payment_method, kept.shipping_address) == ("converted", "cash", ADDRESS)
-        assert (kept.converted_at, kept.total_cents, [item.quantity for item in kept.items]) == (NOON, 4_000, [4])
-
-
-async def test_a_quote_that_has_expired_or_was_converted_is_not_converted(
-    api: Api, vendor: Person, buyer: Person
-) -> None:
-    cart = await quote(api, buyer, await stock(api, vendor))
-    async with scoped(api, buyer) as tx:
-        held = await reads.cart(tx, UUID(cart["id"]), buyer_store_id=UUID(buyer.store["id"]), lock=True)
-        with pytest.raises(CartNotActive):
-            await convert(tx, held, after_s=900)
-        await convert(tx, held, after_s=899)
-        with pytest.raises(CartNotActive):
-            await convert(tx, held)
+        assert [line.quantity for line in (await reads.quote_of(await driver_of(tx), kept.id)).lines] == [4]
+    query = "SELECT converted_at, total_cents FROM cart_records WHERE id = :id"
+    assert (await execute(api, query, id=kept.id))[0] == (NOON, 4_000)
 
 
 # -- whose cart it is -------------------------------------------------------------------------------------------------
@@ -190,14 +179,14 @@ async def test_a_quote_takes_as_many_statements_for_a_hundred_items_as_for_two(
     known = [await stock(api, vendor, moq=1 + n % 2, max_qty=5 if n % 3 else None) for n in range(30)]
     unknown = [str(new_id()) for _ in range(70)]
     promos = [{"vendor_store_id": vendor.store["id"], "code": "TEN"}]
-    kinds: list[list[str]] = []  # of statements, by quote: a batch of rows is one
+    kinds: list[list[str]] = []  # of statements, by quote
     async with scoped(api, buyer) as tx:
-        connection = (await tx.connection()).sync_connection
-        event.listen(connection, "before_cursor_execute", lambda *args: kinds[-1].append(args[2].partition("(")[0]))
-        for items in (wants(known[0], unknown[0]), wants(*known, *unknown)):
-            kinds.append([])
-            body = NewQuote.model_validate({"items": items, "promos": promos})
-            await writes.quote(tx, body, terms(api), buyer_store_id=UUID(buyer.store["id"]), now=NOON)
+        db = await driver_of(tx)
+        with statements(lambda sql, _: kinds[-1].append(sql)):
+            for items in (wants(known[0], unknown[0]), wants(*known, *unknown)):
+                kinds.append([])
+                body = NewQuote.model_validate({"items": items, "promos": promos})
+                await writes.quote(db, body, terms(api), buyer_store_id=UUID(buyer.store["id"]), now=NOON)
     few, many = kinds
     assert 0 < len(few) < 14
     assert many == few

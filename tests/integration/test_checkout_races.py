@@ -12,7 +12,7 @@ from models.checkout.writes import CheckoutTerms
 from models.stores import reads as stores
 from models.stores.rules import KycStatus
 from models.stores.writes import set_kyc
-from models.tenancy import SCOPE, Tenant
+from models.tenancy import Tenant
 from schemas.http.orders import NewCheckout
 from tests.api_driver import ADDRESS, Api, Person, created, ok, problem
 from tests.cart_shop import NOON, quote, stock
@@ -75,10 +75,9 @@ async def test_a_checkout_under_way_does_not_put_off_a_change_of_its_vendors_sta
     tenant = Tenant(UUID(buyer.store["id"]), UUID(buyer.user["id"]))
     body = NewCheckout.model_validate({"cart_id": cart["id"], "shipping_address": ADDRESS, "payment_method": "cash"})
     terms = CheckoutTerms(60, 30, TokenRules(api.services.get(AdServices).keys, ttl_s=60, skew_s=5))
-    async with api.services.sessions(info={SCOPE: lambda: tenant}) as tx, as_owner(api) as housekeeper:
-        await writes.check_out(tx, body, terms, buyer_store_id=tenant.store_id, actor="test", now=NOON)
+    async with api.services.drivers.begin(tenant) as db, as_owner(api) as housekeeper:
+        await writes.check_out(db, body, terms, buyer_store_id=tenant.store_id, actor="test", now=NOON)
         async with asyncio.timeout(5):
             assert await stores.lock_free(housekeeper, {store}) == {store}
             await set_kyc(housekeeper, store, KycStatus.EXPIRED, actor="test", now=NOON)
-        await tx.commit()
     assert await reserved(api, product) == [1]

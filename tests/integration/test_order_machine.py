@@ -181,7 +181,7 @@ class Lives(RuleBasedStateMachine):
         cart = await quote(api, self.world.buyer, *pairs, now=self.now)
         more = {"payment_method": method, "shipping_line": shipping, "key": key, "now": self.now}
         if crash_at is not None:
-            with steps(api, [], crash_at=crash_at):
+            with steps([], crash_at=crash_at):
                 await check_out(api, self.world.buyer, cart["id"], **more)
         return created(await check_out(api, self.world.buyer, cart["id"], **more))
 
@@ -266,9 +266,9 @@ class Lives(RuleBasedStateMachine):
         self.world.run(self._asked(life, action, agent, how, crash_at))
 
     async def _asked(self, life: Life, action: Action, agent: Person, how: str, crash_at: int) -> None:
-        api, key, seen = self.world.apis[life.assigns], str(new_id()), []
+        key, seen = str(new_id()), list[str]()
         if how == "crash":
-            with steps(api, seen, crash_at=crash_at):
+            with steps(seen, crash_at=crash_at):
                 answer = await self._send(life, action, agent, key=key)
             if seen[-1] == "crash":
                 assert answer.status_code == 500, answer.text
