@@ -153,8 +153,8 @@ async def _follow_clock(services: Services) -> None:
     failing = False
     while True:
         try:
-            async with services.transaction() as tx:
-                await services.clock.refresh(tx)
+            async with services.drivers.begin(None) as db:
+                await services.clock.refresh(db)
             failing = False
         except (SQLAlchemyError, OSError) as exc:
             if not failing:

@@ -11,7 +11,7 @@ from sqlalchemy import CheckConstraint, SmallInteger, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.database import Base
+from models.database import Base, Driver, send
 from models.errors import Conflict
 
 MICROSECOND = timedelta(microseconds=1)
@@ -47,11 +47,10 @@ class Clock:
         if floor_at is not None and floor_at > self._last:
             self._last = floor_at
 
-    async def refresh(self, tx: AsyncSession) -> None:
+    async def refresh(self, tx: AsyncSession | Driver) -> None:
         """Read the shared row. Call it every 0.2 s or faster in dev and test; not at all in production."""
-        row = await tx.get(LogicalClock, 1, populate_existing=True)
-        if row is not None:
-            self.follow(row.offset_us * MICROSECOND, row.floor_at)
+        for offset_us, floor_at in await send(tx, "SELECT offset_us, floor_at FROM logical_clock"):
+            self.follow(offset_us * MICROSECOND, floor_at)
 
 
 async def set_clock(tx: AsyncSession, now: datetime | None, *, wall: datetime) -> datetime:

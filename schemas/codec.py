@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, Final
 
 import fastavro
@@ -103,13 +105,15 @@ def decode(data: bytes | None) -> Record:
 
 
 def _as_dict(record: Any) -> AvroRecord:
-    return {name: _plain(getattr(record, name)) for name in record.__dataclass_fields__}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, list) and value and hasattr(value[0], "__dataclass_fields__"):
-        return [_as_dict(item) for item in value]
-    return _as_dict(value) if hasattr(value, "__dataclass_fields__") else value
+    names, values, nested = _FIELDS[type(record)]
+    fields = dict(zip(names, values(record), strict=True))
+    for name in nested:
+        value = fields[name]
+        if isinstance(value, list):
+            fields[name] = [_as_dict(item) for item in value]
+        elif value is not None:
+            fields[name] = _as_dict(value)
+    return fields
 
 
 def _typed(cls: Any, fields: AvroRecord) -> Any:
@@ -122,11 +126,14 @@ def _typed(cls: Any, fields: AvroRecord) -> Any:
     return cls(**fields)
 
 
+def _record_classes() -> list[Any]:
+    return [cls for cls in vars(records).values() if hasattr(cls, "__dataclass_fields__")]
+
+
 def _nested_records() -> dict[Any, dict[str, Any]]:
     """Which fields of a record are records, lists of them, or records that may be missing; at every depth."""
-    classes = [cls for cls in vars(records).values() if hasattr(cls, "__dataclass_fields__")]
     found: dict[Any, dict[str, Any]] = {}
-    for cls in classes:
+    for cls in _record_classes():
         for name, item in cls.__dataclass_fields__.items():
             inner = str(item.type).removeprefix("list[").removesuffix("]").removesuffix(" | None")
             if hasattr(getattr(records, inner, None), "__dataclass_fields__"):
@@ -135,3 +142,8 @@ def _nested_records() -> dict[Any, dict[str, Any]]:
 
 
 _NESTED: Final = _nested_records()
+_FIELDS: Final[dict[Any, tuple[Sequence[str], Callable[[Any], Sequence[Any]], Sequence[str]]]] = {
+    cls: (names, attrgetter(*names), tuple(_NESTED.get(cls, ())))
+    for cls in _record_classes()
+    if len(names := tuple(cls.__dataclass_fields__)) > 1
+}

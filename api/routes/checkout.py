@@ -14,6 +14,7 @@ from api.plain_routes import Json, PlainRoute, body_docs, body_of
 from api.services import Services
 from models.cart.attribution import TokenRules
 from models.checkout.implementations import IMPLEMENTATIONS
+from models.checkout.reads import Checkout
 from models.checkout.writes import CheckoutTerms
 from models.database import Driver
 from schemas.http.orders import CheckoutOut, NewCheckout
@@ -37,8 +38,11 @@ async def check_out(request: Request, buyer: Member, db: Driver) -> Response:
     """
     body = body_of(NewCheckout, await request.body())
     process, now = services_of(request), request_now(request)
-    command = IMPLEMENTATIONS[process.settings.checkout_implementation]
-    done = await command(db, body, _terms(process), buyer_store_id=buyer.store_id, actor=buyer.actor, now=now)
+    command, terms = IMPLEMENTATIONS[process.settings.checkout_implementation], _terms(process)
+    return await command(db, body, terms, buyer_store_id=buyer.store_id, actor=buyer.actor, now=now, render=_answer)
+
+
+def _answer(done: Checkout) -> Response:
     fields = {name: getattr(done, name) for name in ("checkout_group_id", "vendor_orders", "rejected_vendors")}
     snapshot = {name: getattr(done.cart, name) for name in ("payment_method", "shipping_address", "shipping_line")}
     out = CheckoutOut.model_validate({**fields, **snapshot, "cart_id": done.cart.id, "total_cents": done.total_cents})

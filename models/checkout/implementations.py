@@ -5,9 +5,9 @@ A new one lands here beside the old, dark until the setting names it; all keep w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 from uuid import UUID
 
 from models.checkout import writes
@@ -15,6 +15,8 @@ from models.checkout.reads import Checkout
 from models.checkout.writes import CheckoutTerms
 from models.database import Driver
 from schemas.http.orders import NewCheckout
+
+T = TypeVar("T")
 
 
 class CheckoutCommand(Protocol):
@@ -29,7 +31,8 @@ class CheckoutCommand(Protocol):
         buyer_store_id: UUID,
         actor: str,
         now: datetime,
-    ) -> Checkout: ...
+        render: Callable[[Checkout], T],
+    ) -> T: ...
 
 
 IMPLEMENTATIONS: Final[Mapping[str, CheckoutCommand]] = {"one_transaction": writes.check_out}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TypeVar
 from uuid import UUID
 
 from models import outbox
@@ -25,6 +27,8 @@ from models.orders.placing import Terms
 from models.orders.rules import PaymentMethod, RejectionReason, deadlines
 from schemas.http.orders import NewCheckout
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, slots=True)
 class CheckoutTerms:
@@ -36,18 +40,26 @@ class CheckoutTerms:
 
 
 async def check_out(
-    db: Driver, body: NewCheckout, terms: CheckoutTerms, *, buyer_store_id: UUID, actor: str, now: datetime
-) -> Checkout:
+    db: Driver,
+    body: NewCheckout,
+    terms: CheckoutTerms,
+    *,
+    buyer_store_id: UUID,
+    actor: str,
+    now: datetime,
+    render: Callable[[Checkout], T],
+) -> T:
     """Convert the store's cart: stock is held, and each vendor with something to order gets one order.
 
     A cart that was converted gives the same checkout again, and nothing is written. Checkouts of a cart come one after
     the other, each holding its row. The number of statements does not depend on the number of lines. Two events go with
-    it: `checkout_converted`, and the notification that names the group.
+    it: `checkout_converted`, and the notification that names the group. It gives what `render` makes of the checkout,
+    which is asked before stock is held, as all is that others need not wait for.
     Raises NotFound, CartNotActive, NoOrderableItems: the caller rolls back, and the cart is as it was.
     """
     cart = await carts.hold(db, body.cart_id, buyer_store_id=buyer_store_id)
     if cart.status == CartStatus.CONVERTED:
-        return await reads.of_converted(db, cart)
+        return render(await reads.of_converted(db, cart))
     cart_rules.check_convertible(CartStatus(cart.status), valid_until=cart.valid_until, now=now)
     quote = await carts.quote_of(db, cart.id)
     kept, _ = tokens.select(cart.attribution_tokens, terms.tokens, buyer_store_id=buyer_store_id, now=now)
@@ -62,13 +74,16 @@ async def check_out(
     offers = await catalog.for_quote(db, [line.product_id for line in quote.lines], buyer_store_id=buyer_store_id)
     failures = rules.verify(quote.lines, offers)
     plan = planner.plan(failures)
+    answer = render(plan.done)
+    await cart_writes.convert(db, plan.done.cart, now=now)
     short = await stock.reserve(db, rules.demand(quote.lines, failures))
     if short:
         plan = planner.plan(failures | dict.fromkeys(short, RejectionReason.INSUFFICIENT_STOCK))
+        answer = render(plan.done)
+        await cart_writes.convert(db, plan.done.cart, now=now)
     await placing.write(db, plan.placement)
-    await cart_writes.convert(db, plan.done.cart, now=now)
     await outbox.append_encoded(db, plan.events)
-    return plan.done
+    return answer
 
 
 def _common(cart: HeldCart, body: NewCheckout, terms: CheckoutTerms, now: datetime) -> Terms:

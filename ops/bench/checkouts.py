@@ -106,7 +106,13 @@ class Checkouts:
             await idempotency.begin(db, use, b"fingerprint", wall=now)
             async with savepoint(db):
                 await writes.check_out(
-                    db, body, self._terms, buyer_store_id=tenant.store_id, actor=f"user:{tenant.user_id}", now=now
+                    db,
+                    body,
+                    self._terms,
+                    buyer_store_id=tenant.store_id,
+                    actor=f"user:{tenant.user_id}",
+                    now=now,
+                    render=id,
                 )
             await idempotency.keep(db, use, Answer(201, "application/json", b"x" * ANSWER_BYTES))
 

@@ -76,7 +76,7 @@ async def test_a_checkout_under_way_does_not_put_off_a_change_of_its_vendors_sta
     body = NewCheckout.model_validate({"cart_id": cart["id"], "shipping_address": ADDRESS, "payment_method": "cash"})
     terms = CheckoutTerms(60, 30, TokenRules(api.services.get(AdServices).keys, ttl_s=60, skew_s=5))
     async with api.services.drivers.begin(tenant) as db, as_owner(api) as housekeeper:
-        await writes.check_out(db, body, terms, buyer_store_id=tenant.store_id, actor="test", now=NOON)
+        await writes.check_out(db, body, terms, buyer_store_id=tenant.store_id, actor="test", now=NOON, render=id)
         async with asyncio.timeout(5):
             assert await stores.lock_free(housekeeper, {store}) == {store}
             await set_kyc(housekeeper, store, KycStatus.EXPIRED, actor="test", now=NOON)
