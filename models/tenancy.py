@@ -74,29 +74,25 @@ class DriverTransactions:
     @asynccontextmanager
     async def begin(self, tenant: Tenant | None) -> AsyncIterator[Driver]:
         """A transaction; an exception rolls it back. Raises DBAPIError, OSError and TimeoutError, as a session does."""
-        async with self._acquired() as db:
-            try:
-                await _control(db, self._beginning(tenant))
-                yield db
-                await _control(db, "COMMIT")
-            except BaseException:
-                if db.is_in_transaction() and not db.is_closed():
-                    await _control(db, "ROLLBACK")
-                raise
-            finally:
-                if db.is_in_transaction():  # whatever went wrong: the next one must not find it
-                    db.terminate()
-
-    @asynccontextmanager
-    async def _acquired(self) -> AsyncIterator[Driver]:
+        db = await self._acquire()
         try:
-            connection = await self.pool.acquire(timeout=ACQUIRE_S)
+            await _control(db, self._beginning(tenant))
+            yield db
+            await _control(db, "COMMIT")
+        except BaseException:
+            if db.is_in_transaction() and not db.is_closed():
+                await _control(db, "ROLLBACK")
+            raise
+        finally:
+            if db.is_in_transaction():  # whatever went wrong: the next one must not find it
+                db.terminate()
+            await self.pool.release(db)
+
+    async def _acquire(self) -> asyncpg.pool.PoolConnectionProxy[asyncpg.Record]:
+        try:
+            return await self.pool.acquire(timeout=ACQUIRE_S)
         except DRIVER_ERRORS as exc:
             raise as_dbapi_error(exc, "connect") from exc
-        try:
-            yield connection
-        finally:
-            await self.pool.release(connection)
 
     def _beginning(self, tenant: Tenant | None) -> str:
         """In one round trip, which has no parameters: ids are written out."""

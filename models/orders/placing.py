@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
+from operator import attrgetter
 from typing import Any, Final
 from uuid import UUID
 
@@ -146,7 +147,13 @@ WITH orders_made AS ({insert_of(Order, "$1")}), lines_made AS ({insert_of(OrderL
 
 def _columns(of: Terms | NewLine) -> dict[str, Any]:
     """Its fields; what is in them is not copied."""
-    return {field.name: getattr(of, field.name) for field in fields(of)}
+    names, values = _FIELDS[type(of)]
+    return dict(zip(names, values(of), strict=True))
+
+
+_FIELDS: Final = {
+    cls: (names, attrgetter(*names)) for cls in (Terms, NewLine) if (names := [field.name for field in fields(cls)])
+}
 
 
 def _order(order_id: UUID, serial: int, wanted: NewOrder, terms: Terms) -> dict[str, Any]:

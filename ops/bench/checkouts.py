@@ -26,6 +26,7 @@ from schemas.http.cart import NewQuote
 from schemas.http.orders import NewCheckout
 
 NAME, BARE = "checkouts", "checkouts: bare SQL"
+APART, APART_BARE = "checkouts of different products", "checkouts of different products: bare SQL"
 UNIT: Final = "checkouts/s"
 PATH: Final = "/api/v1/checkout"
 LINES: Final = 3  #: of different vendors: three orders a checkout
@@ -35,7 +36,11 @@ ANSWER_BYTES: Final = 4_000  #: of three orders, kept with the key
 
 
 async def run(plan: Plan) -> list[Result]:
-    """Bare SQL and HTTP in turn, then HTTP at half of that; then one by one with more and more lines."""
+    """Bare SQL and HTTP in turn, then HTTP at half of that; then one by one with more and more lines.
+
+    All carts have the same products, whose stock each checkout holds until it commits: they wait for each other. Then
+    the same with carts that have nothing in common.
+    """
     size, rounds = QUICK if plan.quick else FULL, Rounds()
     async with shop() as market, recorder(market.site) as tape:
         bench = Checkouts(market, tape, size)
@@ -47,9 +52,13 @@ async def run(plan: Plan) -> list[Result]:
             rounds.add(NAME, full.requests_per_s, UNIT)
             for share, value in (("p50", half.p50_ms), ("p99", half.p99_ms)):
                 rounds.add(f"{NAME}, half load: {share}", value, "ms")
+            apart_bare, apart = await bench.bare(apart=True), await bench.http(None, apart=True)
+            rounds.add(APART_BARE, apart_bare.transactions_per_s, UNIT)
+            rounds.add(APART, apart.requests_per_s, UNIT)
             plan.say(
                 f"checkouts: round {n + 1} of {size.rounds}: {full.requests_per_s:,.0f} {UNIT}, bare SQL "
-                f"{bare.transactions_per_s:,.0f}; at half load p99 {half.p99_ms:.1f} ms"
+                f"{bare.transactions_per_s:,.0f}; at half load p99 {half.p99_ms:.1f} ms; of different products "
+                f"{apart.requests_per_s:,.0f}, bare SQL {apart_bare.transactions_per_s:,.0f}"
             )
         for lines in GROWING:
             took = await bench.one_by_one(lines)
@@ -59,6 +68,7 @@ async def run(plan: Plan) -> list[Result]:
     note = f"{LINES} lines of {LINES} vendors; synchronous_commit=on; all orders, stock and events add up"
     found = [rounds.result(BARE), rounds.result(NAME, against=BARE, note=note)]
     found += [rounds.result(f"{NAME}, half load: {share}") for share in ("p50", "p99")]
+    found += [rounds.result(APART_BARE), rounds.result(APART, against=APART_BARE)]
     return found + [rounds.result(f"{NAME}: {lines} lines, one by one") for lines in GROWING]
 
 
@@ -71,11 +81,11 @@ class Checkouts:
         settings = market.site.settings
         self._terms = CheckoutTerms(settings.order_ttl_s, settings.order_nudge_s, token_rules(settings))
 
-    async def http(self, rate: float | None) -> Load:
+    async def http(self, rate: float | None, *, apart: bool = False) -> Load:
         """Over HTTP, at saturation or at a rate."""
         size = self._size
         count = size.prepared if rate is None else int(rate * (size.warm_up_s + size.seconds)) + 1
-        requests = await self._requests(LINES, count)
+        requests = await self._requests(LINES, count, apart=apart)
         return await load(self._market, requests, size, status=201, rate=rate)
 
     async def one_by_one(self, lines: int) -> Load:
@@ -84,10 +94,10 @@ class Checkouts:
         size = self._size._replace(connections=1, warm_up_s=0.1, seconds=20.0)
         return await load(self._market, requests, size, status=201, rate=None)
 
-    async def bare(self) -> Pace:
+    async def bare(self, *, apart: bool = False) -> Pace:
         """What these checkouts say to Postgres, without the rest."""
         size = self._size
-        buyers, made = await self._carts(LINES, size.prepared)
+        buyers, made = await self._carts(LINES, size.prepared, apart=apart)
         recorded = []
         for buyer, cart_id in zip(buyers, made, strict=True):
             tenant = Tenant(buyer.store_id, buyer.user_id)
@@ -118,20 +128,21 @@ class Checkouts:
 
         return command
 
-    async def _requests(self, lines: int, count: int) -> list[bytes]:
-        buyers, made = await self._carts(lines, count)
+    async def _requests(self, lines: int, count: int, *, apart: bool = False) -> list[bytes]:
+        buyers, made = await self._carts(lines, count, apart=apart)
         return [
             post(PATH, _body(cart_id), {"authorization": buyer.bearer, "idempotency-key": str(cart_id)})
             for buyer, cart_id in zip(buyers, made, strict=True)
         ]
 
-    async def _carts(self, lines: int, count: int) -> tuple[Sequence[Buyer], Sequence[UUID]]:
+    async def _carts(self, lines: int, count: int, *, apart: bool = False) -> tuple[Sequence[Buyer], Sequence[UUID]]:
         if lines not in self._templates:
             every = self._market.products
             wanted = [every[n : n + lines] for n in range(0, len(every) - lines + 1, lines)]
             self._templates[lines] = [await self._template(products) for products in wanted]
         buyers = await self._market.buyers(count)
-        return buyers, await self._market.carts(self._templates[lines], buyers)
+        templates = self._templates[lines]
+        return buyers, await self._market.carts(templates if apart else templates[:1], buyers)
 
     async def _template(self, products: Sequence[UUID]) -> UUID:
         """A cart of these products, as a quote makes it."""

@@ -82,9 +82,10 @@ CHECKS: Final = {
         GROUP BY i.product_id HAVING i.reserved <> coalesce(sum(l.quantity), 0)
         """,
     "checkouts without exactly two events": """
-        SELECT c.id FROM cart_records c LEFT JOIN outbox_events e ON e.aggregateid IN
-        (c.checkout_group_id::text, c.buyer_store_id::text) WHERE c.status = 'converted'
-        GROUP BY c.id HAVING count(e.id) <> 2
+        WITH events AS (SELECT aggregateid, count(*) AS told FROM outbox_events GROUP BY aggregateid)
+        SELECT c.id FROM cart_records c LEFT JOIN events g ON g.aggregateid = c.checkout_group_id::text
+        LEFT JOIN events b ON b.aggregateid = c.buyer_store_id::text
+        WHERE c.status = 'converted' AND (g.told, b.told) IS DISTINCT FROM (1, 1)
         """,
 }
 

@@ -23,7 +23,7 @@ class Size(NamedTuple):
     connections: int = 24
 
 
-FULL: Final = Size(rounds=3, warm_up_s=0.5, seconds=3.0, prepared=2_000)
+FULL: Final = Size(rounds=5, warm_up_s=0.5, seconds=3.0, prepared=2_000)
 QUICK: Final = Size(rounds=1, warm_up_s=0.1, seconds=2.0, prepared=200)
 
 
