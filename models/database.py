@@ -137,6 +137,11 @@ async def savepoint(tx: AsyncSession | Driver) -> AsyncIterator[None]:
         raise
 
 
+def select_of(table: type[Base]) -> str:
+    """A statement that reads whole rows, up to its WHERE. It names the columns: a migration may add some meanwhile."""
+    return f"SELECT {', '.join(table.__table__.columns.keys())} FROM {table.__tablename__}"
+
+
 def insert_of(table: type[Base], rows: str) -> str:
     """A statement that inserts whole rows, however many, from the parameter `rows`, which `rows_as_json` made.
 

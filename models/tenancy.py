@@ -9,7 +9,7 @@ nothing.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
@@ -80,12 +80,9 @@ class DriverTransactions:
             yield db
             await _control(db, "COMMIT")
         except BaseException:
-            if db.is_in_transaction() and not db.is_closed():
-                await _control(db, "ROLLBACK")
+            await _undo(db)
             raise
         finally:
-            if db.is_in_transaction():  # whatever went wrong: the next one must not find it
-                db.terminate()
             await self.pool.release(db)
 
     async def _acquire(self) -> asyncpg.pool.PoolConnectionProxy[asyncpg.Record]:
@@ -105,6 +102,18 @@ class DriverTransactions:
             f"BEGIN; SELECT set_config('packstream.store_id', '{store}', true),"
             f" set_config('packstream.user_id', '{user}', true)"
         )
+
+
+async def _undo(db: Driver) -> None:
+    """Leave no transaction behind: the next one of the connection must not find it."""
+    try:
+        if db.is_in_transaction():
+            await db.execute("ROLLBACK")
+    except BaseException as exc:
+        with suppress(*DRIVER_ERRORS):  # it is lost already, and the pool has let go of it
+            db.terminate()
+        if not isinstance(exc, DRIVER_ERRORS):
+            raise
 
 
 async def _control(db: Driver, sql: str) -> None:

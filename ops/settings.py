@@ -113,7 +113,12 @@ class Settings(BaseSettings):
     rate_limit_scale: float = Field(1.0, gt=0, description="multiplies all limits but login's")
     body_bytes_max: int = Field(1 << 20, ge=1024)
     request_timeout_s: float = Field(30.0, gt=0)
-    database_pool_size: int = Field(10, ge=1, le=200)
+    database_pool_size: int = Field(
+        10,
+        ge=1,
+        le=200,
+        description="connections of a process for sessions; the API has as many again for plain routes",
+    )
     trusted_proxies: str = Field("", description="CIDRs, comma separated, whose X-Forwarded-For counts")
     cors_origins: str = Field("", description="comma separated; empty: none")
     log_level: Literal["debug", "info", "warning", "error"] = "info"

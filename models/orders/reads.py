@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Select, or_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import selectinload
 
-from models.database import Driver, as_loaded, send
+from models.database import Driver, as_loaded, select_of, send
 from models.errors import NotFound
 from models.orders.rules import IntentStatus, OrderStatus
 from models.orders.tables import Order as Order  # by these names for other areas too
@@ -47,11 +47,15 @@ async def _one(tx: AsyncSession, query: Select[Order], *, lock: bool) -> Order:
 
 async def group(tx: AsyncSession | Driver, checkout_group_id: UUID) -> Sequence[Order]:
     """The orders of a checkout with lines and intents, in the order of the cart's vendors; to be read, not changed."""
-    orders = await send(tx, "SELECT * FROM orders WHERE checkout_group_id = $1 ORDER BY id", checkout_group_id)
+    orders = await send(tx, _GROUP, checkout_group_id)
     ids = [row["id"] for row in orders]
-    lines = await send(tx, "SELECT * FROM order_line_items WHERE order_id = ANY ($1) ORDER BY order_id, position", ids)
-    intents = await send(tx, "SELECT * FROM payment_intents WHERE order_id = ANY ($1)", ids)
+    lines, intents = await send(tx, _LINES, ids), await send(tx, _INTENTS, ids)
     return as_written(map(dict, orders), map(dict, lines), map(dict, intents))
+
+
+_GROUP: Final = f"{select_of(Order)} WHERE checkout_group_id = $1 ORDER BY id"
+_LINES: Final = f"{select_of(OrderLineItem)} WHERE order_id = ANY ($1) ORDER BY order_id, position"
+_INTENTS: Final = f"{select_of(PaymentIntent)} WHERE order_id = ANY ($1)"
 
 
 def as_written(
