@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
+from typing import Any
 
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+from sqlalchemy.orm import Session
 from structlog.testing import capture_logs
 
 from tests.statements import statements
 
 COMMIT, COMMITTED = "COMMIT", "committed"
+OF_SESSIONS = ("BEGIN;", "COMMIT;", "ROLLBACK;")  #: the driver loses count if one of these fails; events stand for them
 
 
 class Crash(Exception):
@@ -37,13 +42,25 @@ def steps(seen: list[str], *, crash_at: int | None = None) -> Iterator[None]:
         seen.append(name)
 
     def before(sql: str, _: object) -> None:
-        step(COMMIT if sql.startswith(COMMIT) else sql)
+        if sql not in OF_SESSIONS:
+            step(sql)
 
     def after(sql: str, _: object) -> None:
-        if sql.startswith(COMMIT):
+        if sql == COMMIT:
             step(COMMITTED)
 
+    def after_commit(session: Session) -> None:
+        if not session.in_nested_transaction():
+            step(COMMITTED)
+
+    listeners: list[tuple[Any, str, Any]] = [
+        (Engine, "commit", lambda *_: step(COMMIT)),
+        (Session, "after_commit", after_commit),
+    ]
     with ExitStack() as stack:
+        for target, name, listener in listeners:
+            event.listen(target, name, listener)
+            stack.callback(event.remove, target, name, listener)
         stack.enter_context(statements(before, after=after))
         stack.enter_context(capture_logs())  # to write out a traceback takes longer than the request
         stack.callback(in_the_block.reset, in_the_block.set(True))

@@ -16,9 +16,9 @@ Note = Callable[[str, Any], None]
 
 @contextmanager
 def statements(note: Note, *, after: Note | None = None) -> Iterator[None]:
-    """Call `note` with each statement of this process and its parameters before it is sent, `after` when it is done.
+    """Call `note` with each statement of this process and its parameters before it is sent.
 
-    A session's BEGIN and COMMIT are the driver's too.
+    `after`, of those over the driver: when it is done. A session's BEGIN and COMMIT are such.
     """
 
     def of_session(_c: object, _k: object, sql: str, parameters: Any, *_: object) -> None:
