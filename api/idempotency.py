@@ -78,10 +78,13 @@ ONCE: Final[set[Handler]] = set()
 async def _once_over_the_driver(request: Request, guard: Callable[[Caller], Member], act: Command) -> Response:
     caller = await authenticated(request)
     key = request.headers.get(HEADER)
-    payload = idempotency.fingerprint(await request.body())
-    if key is None or payload is None:
+    if key is None:
         guard(caller)
-        raise IdempotencyKeyMissing if key is None else not_json()
+        raise IdempotencyKeyMissing
+    payload = idempotency.fingerprint(await request.body())
+    if payload is None:
+        guard(caller)
+        raise not_json()
     async with services_of(request).drivers.begin(tenant_of(request)) as db:
 
         async def effect() -> Response:

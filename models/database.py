@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -63,7 +64,7 @@ def make_engine(url: str, *, pool_size: int, application: str) -> AsyncEngine:
         pool_timeout=5,
         pool_pre_ping=False,
         hide_parameters=True,  # errors are logged, and values may be e-mails or password hashes
-        json_serializer=lambda value: orjson.dumps(value).decode(),
+        json_serializer=_json,
         json_deserializer=orjson.loads,
         connect_args={
             "timeout": 5,
@@ -80,7 +81,7 @@ def make_sessions(engine: AsyncEngine) -> SessionFactory:
 async def driver_of(tx: AsyncSession) -> Driver:
     """The driver's connection under the session, in the session's transaction."""
     root, known = tx.sync_session.get_transaction(), tx.info.get(_DRIVER)
-    if root is not None and known is not None and known[0] is root:
+    if root is not None and root.is_active and known is not None and known[0] is root:
         return cast(Driver, known[1])
     connection = await (await tx.connection()).get_raw_connection()
     driver = cast(Driver, connection.driver_connection)
@@ -106,15 +107,26 @@ async def send(tx: AsyncSession | Driver, sql: str, *values: Any) -> list[asyncp
         return await driver.fetch(sql, *values)
     except DRIVER_ERRORS as exc:
         raise as_dbapi_error(exc, sql) from exc
+    except asyncio.CancelledError:
+        if isinstance(tx, AsyncSession):  # as it does itself: nobody waits for what a silent Postgres may answer
+            await (await tx.connection()).invalidate()
+        raise
 
 
 DRIVER_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 
 def as_dbapi_error(exc: Exception, sql: str) -> DBAPIError:
-    """The driver's error as a session would raise it. Where Postgres has not said it, and no value was to blame, a
-    connection was lost."""
-    lost = not isinstance(exc, (asyncpg.PostgresError, ValueError)) or isinstance(exc, asyncpg.PostgresConnectionError)
+    """The driver's error as a session would raise it.
+
+    A connection was lost where Postgres said that it ends it, or said nothing and no value was to blame. One whose
+    statements a migration has outdated is as good as lost.
+    """
+    if isinstance(exc, asyncpg.PostgresError):
+        ended = (asyncpg.PostgresConnectionError, asyncpg.InvalidCachedStatementError)
+        lost = isinstance(exc, ended) or getattr(exc, "severity", None) in ("FATAL", "PANIC")
+    else:
+        lost = not isinstance(exc, ValueError)
     return DBAPIError(sql, None, exc, hide_parameters=True, connection_invalidated=lost)
 
 
@@ -133,6 +145,8 @@ async def savepoint(tx: AsyncSession | Driver) -> AsyncIterator[None]:
     except Exception:
         if isinstance(tx, AsyncSession):
             tx.expunge_all()
+            if not tx.is_active:  # a flush has failed, and the session has rolled everything back
+                raise
         await send(tx, "ROLLBACK TO SAVEPOINT block")
         raise
 
@@ -153,19 +167,25 @@ def insert_of(table: type[Base], rows: str) -> str:
 
 def rows_as_json(rows: Sequence[Mapping[str, Any]]) -> str:
     """Rows for `insert_of`, ids, times and enums included; columns that a row does not have are null."""
-    return orjson.dumps(rows, default=_driver_id).decode()
+    return _json(rows)
 
 
-def _driver_id(value: object) -> str:
-    """The driver's own class of UUID, which orjson does not know."""
+def _json(value: Any) -> str:
+    return orjson.dumps(value, default=_plain, option=orjson.OPT_NON_STR_KEYS).decode()
+
+
+def _plain(value: object) -> object:
+    """What orjson does not know: named tuples, and the driver's own class of UUID."""
     if isinstance(value, UUID):
         return str(value)
-    raise TypeError(f"{type(value).__name__} has no place in a row")
+    if isinstance(value, tuple):
+        return list(value)
+    raise TypeError(f"{type(value).__name__} has no place in JSON")
 
 
 def as_json(value: Any) -> str | None:
     """A value for a column of JSON, as the driver takes it; None is null."""
-    return None if value is None else orjson.dumps(value).decode()
+    return None if value is None else _json(value)
 
 
 def as_loaded(table: type[T], row: Mapping[str, Any], **related: Any) -> T:

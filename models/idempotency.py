@@ -61,12 +61,12 @@ class Answer(NamedTuple):
 
 
 def fingerprint(body: bytes) -> bytes | None:
-    """Equal for equal JSON values, however they are written; None for what is not JSON."""
+    """Equal for equal JSON values, however they are written; None for what is not JSON, or nested absurdly deep."""
     try:
-        value = orjson.loads(body) if body else None
-    except orjson.JSONDecodeError:
+        value = _canonical(orjson.loads(body) if body else None)
+        return hashlib.sha256(orjson.dumps(value, option=orjson.OPT_SORT_KEYS)).digest()
+    except (orjson.JSONDecodeError, TypeError, RecursionError):
         return None
-    return hashlib.sha256(orjson.dumps(_canonical(value), option=orjson.OPT_SORT_KEYS)).digest()
 
 
 async def begin(tx: AsyncSession | Driver, use: Use, payload: bytes, *, wall: datetime) -> Answer | None:

@@ -8,6 +8,7 @@ nothing.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, NamedTuple
@@ -22,6 +23,7 @@ from models.database import DRIVER_ERRORS, Driver, SessionFactory, as_dbapi_erro
 
 SERVICE_ROLE: Final = "packstream_service"
 ACQUIRE_S: Final = 5.0  #: how long a connection is waited for
+UNDO_S: Final = 2.0  #: how long Postgres may take to roll back, before the connection is given up
 SCOPE: Final = "scope"  #: where a session's `info` has its Scope
 
 BE_TENANT: Final = "SELECT set_config('packstream.store_id', $1, true), set_config('packstream.user_id', $2, true)"
@@ -79,8 +81,11 @@ class DriverTransactions:
             await _control(db, self._beginning(tenant))
             yield db
             await _control(db, "COMMIT")
-        except BaseException:
+        except Exception:
             await _undo(db)
+            raise
+        except BaseException:  # given up: Postgres may never answer a ROLLBACK
+            db.terminate()
             raise
         finally:
             await self.pool.release(db)
@@ -107,13 +112,12 @@ class DriverTransactions:
 async def _undo(db: Driver) -> None:
     """Leave no transaction behind: the next one of the connection must not find it."""
     try:
-        if db.is_in_transaction():
-            await db.execute("ROLLBACK")
-    except BaseException as exc:
+        async with asyncio.timeout(UNDO_S):
+            if db.is_in_transaction():
+                await db.execute("ROLLBACK")
+    except (*DRIVER_ERRORS, OSError):
         with suppress(*DRIVER_ERRORS):  # it is lost already, and the pool has let go of it
             db.terminate()
-        if not isinstance(exc, DRIVER_ERRORS):
-            raise
 
 
 async def _control(db: Driver, sql: str) -> None:

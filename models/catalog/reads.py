@@ -232,7 +232,11 @@ class QuotePromo(NamedTuple):
     value: int
 
 
-_FOR_QUOTE: Final = f"SELECT *, {stores.state_of('$2')} AS buyer_state FROM products_for_quote($1)"
+_FOR_QUOTE: Final = f"""
+SELECT id, store_id, title, category, unit, price_cents, moq, max_qty, volume_discounts, active, deleted,
+  vendor_may_sell, vendor_state, available_qty, {stores.state_of("$2")} AS buyer_state
+FROM products_for_quote($1)
+"""
 _PROMOS: Final = "SELECT * FROM promos_by_code($1, $2)"
 _AVAILABLE: Final = text("SELECT * FROM available_qty(:product_ids)").bindparams(
     bindparam("product_ids", type_=ARRAY(Uuid()))

@@ -257,3 +257,13 @@ async def test_quotes_are_counted_and_timed(api: Api, vendor: Person, buyer: Per
 async def scrape(api: Api) -> dict[str, float]:
     lines = (await api.http.get("/metrics")).text.splitlines()
     return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if line[:1] != "#")}
+
+
+@pytest.mark.parametrize("depth", [300, 2_000])
+async def test_a_body_nested_absurdly_deep_is_refused_like_any_other(api: Api, buyer: Person, depth: int) -> None:
+    body = '{"items":' + "[" * depth + "]" * depth + "}"
+    sent = {"content-type": "application/json"}
+    async with api.as_(buyer) as client:
+        problem(await client.post("/api/v1/cart", content=body, headers=sent), 400, "idempotency_key_missing")
+        keyed = sent | {"idempotency-key": str(new_id())}
+        problem(await client.post("/api/v1/cart", content=body, headers=keyed), 422, "validation_failed")

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from uuid import UUID
 
 import pytest
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, IntegrityError, PendingRollbackError
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.errors import translate
 from models.database import Driver, driver_of, make_driver_pool, make_engine, make_sessions, new_id, savepoint, send
 from models.errors import Unavailable
+from models.idempotency import IdempotencyKey
 from models.tenancy import DriverTransactions, Tenant
 from tests.local_stack import Database, Stack, settings_for
 
@@ -98,6 +102,58 @@ async def test_a_request_that_is_given_up_leaves_its_connection_clean(transactio
         await wait()
     async with asyncio.timeout(5):
         assert await written(transactions, undone) == 0
+
+
+@pytest.mark.parametrize("through", ["the driver", "a session"])
+async def test_a_request_that_is_given_up_does_not_wait_for_a_postgres_that_says_nothing(
+    transactions: DriverTransactions, stack: Stack, database: Database, through: str
+) -> None:
+    engine = make_engine(settings_for(stack, database).sqlalchemy_url, pool_size=1, application="test")
+    stopped: list[int] = []
+
+    async def stop(tx: Driver | AsyncSession) -> None:
+        ((pid,),) = await send(tx, "SELECT pg_backend_pid()")
+        os.kill(pid, signal.SIGSTOP)
+        stopped.append(pid)
+        await send(tx, "SELECT 1")
+
+    async def wait() -> None:
+        async with asyncio.timeout(0.3):
+            if through == "the driver":
+                async with transactions.begin(MINE) as db:
+                    await stop(db)
+            else:
+                async with make_sessions(engine).begin() as tx:
+                    await stop(tx)
+
+    began = asyncio.get_running_loop().time()
+    try:
+        with pytest.raises(TimeoutError):
+            await wait()
+        assert asyncio.get_running_loop().time() - began < 10, "not the statement's own 15 s"
+        assert await written(transactions) == 0
+    finally:
+        for pid in stopped:
+            os.kill(pid, signal.SIGCONT)
+        await engine.dispose()
+
+
+async def test_a_flush_that_fails_in_a_block_is_told_as_it_failed(stack: Stack, database: Database) -> None:
+    """The session has rolled all of it back by then: there is no savepoint to go back to."""
+    engine = make_engine(settings_for(stack, database).sqlalchemy_url, pool_size=1, application="test")
+    key = {"scope": "s", "method": "POST", "path": "/", "key": str(new_id()), "fingerprint": b""}
+
+    async def fail(tx: AsyncSession) -> None:
+        async with savepoint(tx):
+            await send(tx, KEY, "s", key["key"], datetime.now(UTC))
+            tx.add(IdempotencyKey(**key, created_at=datetime.now(UTC)))
+
+    async with make_sessions(engine)() as tx:
+        with pytest.raises(IntegrityError):
+            await fail(tx)
+        with pytest.raises(PendingRollbackError):
+            await send(tx, "SELECT 1")
+    await engine.dispose()
 
 
 async def test_a_lost_connection_is_a_part_that_does_not_answer_and_the_next_one_is_new(
