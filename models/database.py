@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
 from functools import cache
@@ -100,7 +100,7 @@ async def send(tx: AsyncSession | Driver, sql: str, *values: Any) -> list[asyncp
 
     It raises DBAPIError, as a session does.
     For statements whose cost counts: SQLAlchemy takes twice the time of the driver for a statement that is composed
-    already, five times for one that is not. Who sends several in a row asks `driver_of` once.
+    already, five times for one that is not.
     """
     driver = await driver_of(tx) if isinstance(tx, AsyncSession) else tx
     try:
@@ -157,17 +157,12 @@ def select_of(table: type[Base]) -> str:
 
 
 def insert_of(table: type[Base], rows: str) -> str:
-    """A statement that inserts whole rows, however many, from the parameter `rows`, which `rows_as_json` made.
+    """A statement that inserts whole rows, however many, from the parameter `rows`, which `as_json` made.
 
     A parameter for each value of each row would cost more than all else.
     """
     name, columns = table.__tablename__, ", ".join(table.__table__.columns.keys())
     return f"INSERT INTO {name} ({columns}) SELECT {columns} FROM jsonb_populate_recordset(NULL::{name}, {rows})"
-
-
-def rows_as_json(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows for `insert_of`, ids, times and enums included; columns that a row does not have are null."""
-    return _json(rows)
 
 
 def _json(value: Any) -> str:
@@ -184,7 +179,10 @@ def _plain(value: object) -> object:
 
 
 def as_json(value: Any) -> str | None:
-    """A value for a column of JSON, as the driver takes it; None is null."""
+    """A value for a column of JSON, or rows for `insert_of`, as the driver takes it; None is null.
+
+    Ids, times and enums are taken as they are. Columns that a row does not have are null.
+    """
     return None if value is None else _json(value)
 
 

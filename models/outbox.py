@@ -125,7 +125,10 @@ async def lock_aggregate(
 async def lock_aggregates(
     tx: AsyncSession | Driver, aggregatetype: str, aggregateids: Sequence[str], *, shared: bool = False
 ) -> None:
-    """Hold the locks of all of them, taken in the order given (who takes several, takes them in one order)."""
+    """Hold the locks of all of them, taken in the order given (who takes several, takes them in one order).
+
+    `shared`: batches of ad events, whose order among themselves does not matter; ticks are exclusive.
+    """
     keys = [lock_key(aggregatetype, aggregateid) for aggregateid in aggregateids]
     await send(tx, _LOCK_SHARED if shared else _LOCK, keys)
 
@@ -134,17 +137,15 @@ async def append(
     tx: AsyncSession | Driver,
     record: Record,
     *,
-    shared: bool = False,
     traceparent: str | None = None,
 ) -> None:
     """Publish `record` when the transaction commits.
 
-    Takes the aggregate's lock first, so that the order of `seq` is the order of commits within an aggregate
-    (`shared`: batches of ad events, whose order among themselves does not matter; ticks are exclusive).
+    Takes the aggregate's lock first, so that the order of `seq` is the order of commits within an aggregate.
     Raises ValueError for a type that is not registered or a payload that does not fit its schema, and
     PayloadTooLarge over PAYLOAD_BYTES_MAX: the request fails, not the relay.
     """
-    await append_encoded(tx, encoded([record], traceparent=traceparent), shared=shared)
+    await append_encoded(tx, encoded([record], traceparent=traceparent))
 
 
 async def append_all(tx: AsyncSession | Driver, records: Sequence[Record]) -> None:
@@ -169,28 +170,15 @@ def encoded(records: Sequence[Record], *, traceparent: str | None = None) -> Enc
     return Encoded([lock_key(row["aggregatetype"], row["aggregateid"]) for row in rows], _columns(rows))
 
 
-async def append_encoded(tx: AsyncSession | Driver, records: Encoded, *, shared: bool = False) -> None:
+async def append_encoded(tx: AsyncSession | Driver, records: Encoded) -> None:
     """Publish the records when the transaction commits, as `append_all`."""
-    await send(tx, _APPEND_SHARED if shared else _APPEND, records.locks, *records.columns)
+    await send(tx, _APPEND, records.locks, *records.columns)
 
 
-async def append_locked(tx: AsyncSession | Driver, records: Iterable[Record]) -> None:
+async def append_locked(tx: AsyncSession | Driver, records: Sequence[Record]) -> None:
     """Publish `records` as `append` does, for a caller that holds the locks of all their aggregates already."""
-    rows = [_row(record) for record in records]
-    if rows:
-        await send(tx, _INSERT_MANY, *_columns(rows))
-
-
-async def lock_shared(driver: Driver, aggregatetype: str, aggregateids: Iterable[str]) -> None:
-    """As `lock_aggregates` shared, over the driver itself."""
-    keys = [lock_key(aggregatetype, aggregateid) for aggregateid in aggregateids]
-    await driver.execute(_LOCK_SHARED, keys)
-
-
-async def append_batches(driver: Driver, records: Sequence[Record]) -> None:
-    """As `append_locked`, over the driver itself: a flush of ad events has 12 records, a hundred times a second."""
     if records:
-        await driver.execute(_INSERT_MANY, *columns_of(records))
+        await send(tx, _INSERT_MANY, *columns_of(records))
 
 
 def columns_of(records: Iterable[Record]) -> list[list[Any]]:
@@ -246,8 +234,7 @@ def _arrays(first: int) -> str:
 
 _INSERT_MANY = f"{_INTO} SELECT * FROM unnest({_arrays(1)})"
 # A row's seq is drawn when the row is made, which is when all locks are held: it needs to know how many they are.
-_APPEND, _APPEND_SHARED = (
-    f"WITH locked AS MATERIALIZED ({lock}) {_INTO}"
+_APPEND = (
+    f"WITH locked AS MATERIALIZED ({_LOCK}) {_INTO}"
     f" SELECT row.* FROM (SELECT count(*) FROM locked) AS held, unnest({_arrays(2)}) AS row"
-    for lock in (_LOCK, _LOCK_SHARED)
 )

@@ -143,7 +143,6 @@ def _nested_records() -> dict[Any, dict[str, Any]]:
 
 _NESTED: Final = _nested_records()
 _FIELDS: Final[dict[Any, tuple[Sequence[str], Callable[[Any], Sequence[Any]], Sequence[str]]]] = {
-    cls: (names, attrgetter(*names), tuple(_NESTED.get(cls, ())))
+    cls: (tuple(cls.__dataclass_fields__), attrgetter(*cls.__dataclass_fields__), tuple(_NESTED.get(cls, ())))
     for cls in _record_classes()
-    if len(names := tuple(cls.__dataclass_fields__)) > 1
-}
+}  # each has two fields or more, of which attrgetter gives a tuple

@@ -184,7 +184,7 @@ async def record_events(
     that this transaction sees is the last one before its records.
     """
     shards = sorted(events)
-    await outbox.lock_shared(driver, AGGREGATE, map(str, shards))
+    await outbox.lock_aggregates(driver, AGGREGATE, list(map(str, shards)), shared=True)
     ticks = await reads.ticked_until(driver, shards)
     refused: list[AdEvent] = []
     batches = []
@@ -195,7 +195,7 @@ async def record_events(
         refused += [event for event in events[shard] if event.exp_s <= limit_s]
         if taken:
             batches.append(pack(taken, event_id=new_id(), shard=shard, occurred_at=now, actor=actor))
-    await outbox.append_batches(driver, batches)
+    await outbox.append_locked(driver, batches)
     return refused
 
 

@@ -27,7 +27,7 @@ from models.cart.rules import (
 from models.cart.tables import CartItem, CartRecord, CartVendorGroup
 from models.catalog import reads as catalog
 from models.catalog.reads import QuoteProduct
-from models.database import Driver, as_json, as_loaded, insert_of, new_id, rows_as_json, send
+from models.database import Driver, as_json, as_loaded, insert_of, new_id, send
 from schemas.http.cart import NewQuote
 
 
@@ -61,8 +61,8 @@ async def quote(db: Driver, body: NewQuote, terms: QuoteTerms, *, buyer_store_id
     keys = {"cart_id": cart_id, "buyer_store_id": buyer_store_id}
     items = [keys | _item(place, line) for place, line in enumerate(priced.lines)]
     groups = [keys | _group(place, group) for place, group in enumerate(priced.groups)]
-    await send(db, _BEGIN_ANEW, cart_id, rows_as_json([header]))
-    await send(db, _FILL, rows_as_json(items), rows_as_json(groups))
+    await send(db, _BEGIN_ANEW, cart_id, as_json([header]))
+    await send(db, _FILL, as_json(items), as_json(groups))
     record = header | {"id": cart_id, "buyer_store_id": buyer_store_id, "created_at": created_at}
     return Quoted(_written(record, items, groups), dropped)
 

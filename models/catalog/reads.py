@@ -237,7 +237,7 @@ SELECT id, store_id, title, category, unit, price_cents, moq, max_qty, volume_di
   vendor_may_sell, vendor_state, available_qty, {stores.state_of("$2")} AS buyer_state
 FROM products_for_quote($1)
 """
-_PROMOS: Final = "SELECT * FROM promos_by_code($1, $2)"
+_PROMOS: Final = "SELECT store_id, code_folded, id, code, type, value, starts_at, ends_at FROM promos_by_code($1, $2)"
 _AVAILABLE: Final = text("SELECT * FROM available_qty(:product_ids)").bindparams(
     bindparam("product_ids", type_=ARRAY(Uuid()))
 )

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
-from operator import attrgetter
 from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from models.database import Driver, insert_of, new_id, rows_as_json, send
+from models.database import Driver, as_json, insert_of, new_id, send
 from models.orders.reads import as_written
 from models.orders.rules import (
     IntentStatus,
@@ -106,7 +105,7 @@ class Placement:
     """Orders that are ready to be written. They are to be read as those of a query; no session knows them."""
 
     orders: Sequence[Order]
-    rows: Sequence[str]  #: of orders, lines and intents, for `insert_of`
+    rows: Sequence[str | None]  #: of orders, lines and intents, for `insert_of`
 
 
 async def place(tx: AsyncSession | Driver, terms: Terms, wanted: Sequence[NewOrder]) -> Sequence[Order]:
@@ -130,7 +129,7 @@ def prepare(terms: Terms, wanted: Sequence[NewOrder], serials: Sequence[int]) ->
     orders = [_order(id_, serial, one, terms) for (id_, one), serial in zip(numbered, serials, strict=False)]
     lines = [row for id_, one in numbered for row in _lines(id_, one, terms)]
     intents = [_intent(id_, one, terms) for id_, one in numbered]
-    return Placement(as_written(orders, lines, intents), [rows_as_json(rows) for rows in (orders, lines, intents)])
+    return Placement(as_written(orders, lines, intents), [as_json(rows) for rows in (orders, lines, intents)])
 
 
 async def write(tx: AsyncSession | Driver, placement: Placement) -> None:
@@ -147,13 +146,7 @@ WITH orders_made AS ({insert_of(Order, "$1")}), lines_made AS ({insert_of(OrderL
 
 def _columns(of: Terms | NewLine) -> dict[str, Any]:
     """Its fields; what is in them is not copied."""
-    names, values = _FIELDS[type(of)]
-    return dict(zip(names, values(of), strict=True))
-
-
-_FIELDS: Final = {
-    cls: (names, attrgetter(*names)) for cls in (Terms, NewLine) if (names := [field.name for field in fields(cls)])
-}
+    return {field.name: getattr(of, field.name) for field in fields(of)}
 
 
 def _order(order_id: UUID, serial: int, wanted: NewOrder, terms: Terms) -> dict[str, Any]:
