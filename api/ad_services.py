@@ -23,6 +23,7 @@ from api.services import Services
 from api.tracking import Tracker
 from models.ads.gateway import Gate, SeenMarks
 from models.ads.tokens import TokenKeys
+from models.cart.attribution import TokenRules
 from models.database import make_driver_pool
 from models.media.gateway import ReadUrls
 
@@ -43,6 +44,7 @@ class AdServices:
     tracker: Tracker
     track_limit: AddressLimit
     pool: asyncpg.Pool[asyncpg.Record]
+    attribution: TokenRules  #: for the tokens that come with carts
     token_ttl_s: int
     skew_s: int
 
@@ -99,6 +101,7 @@ async def build(services: Services) -> AdServices:
         tracker=Tracker(collector, marks, shards=settings.ad_shards, token_ttl_s=settings.ad_token_ttl_s),
         track_limit=AddressLimit(max(1, round(TRACKS_PER_MINUTE * settings.rate_limit_scale))),
         pool=pool,
+        attribution=TokenRules(keys, ttl_s=settings.ad_attribution_ttl_s, skew_s=settings.clock_skew_s),
         token_ttl_s=settings.ad_token_ttl_s,
         skew_s=settings.clock_skew_s,
     )

@@ -16,7 +16,6 @@ from api.idempotency import KEY_DOCS, once
 from api.plain_routes import Json, PlainRoute, body_docs, body_of
 from api.services import Services
 from models.cart import reads, writes
-from models.cart.attribution import TokenRules
 from models.cart.writes import QuoteTerms
 from models.database import Driver
 from schemas.http.cart import CartOut, NewQuote
@@ -46,9 +45,4 @@ async def get_cart(buyer: Buyer, tx: Tx) -> Envelope[CartOut]:
 
 
 def _terms(process: Services) -> QuoteTerms:
-    settings = process.settings
-    keys = process.get(AdServices).keys
-    return QuoteTerms(
-        ttl_s=settings.quote_ttl_s,
-        tokens=TokenRules(keys, ttl_s=settings.ad_attribution_ttl_s, skew_s=settings.clock_skew_s),
-    )
+    return QuoteTerms(ttl_s=process.settings.quote_ttl_s, tokens=process.get(AdServices).attribution)

@@ -12,7 +12,6 @@ from api.envelope import Envelope
 from api.idempotency import KEY_DOCS, once
 from api.plain_routes import Json, PlainRoute, body_docs, body_of
 from api.services import Services
-from models.cart.attribution import TokenRules
 from models.checkout.implementations import IMPLEMENTATIONS
 from models.checkout.reads import Checkout
 from models.checkout.writes import CheckoutTerms
@@ -51,9 +50,8 @@ def _answer(done: Checkout) -> Response:
 
 def _terms(process: Services) -> CheckoutTerms:
     settings = process.settings
-    keys = process.get(AdServices).keys
     return CheckoutTerms(
         order_ttl_s=settings.order_ttl_s,
         order_nudge_s=settings.order_nudge_s,
-        tokens=TokenRules(keys, ttl_s=settings.ad_attribution_ttl_s, skew_s=settings.clock_skew_s),
+        tokens=process.get(AdServices).attribution,
     )
